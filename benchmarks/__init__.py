@@ -1,0 +1,1 @@
+"""Questions of speed, each with a yardstick that runs beside it: `python -m benchmarks` lists them."""

@@ -1,0 +1,47 @@
+"""Which run the user means."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from obzen_runtime.cli.command import Common
+from obzen_runtime.journal import RunDirectory, find_run
+from obzen_runtime.kernel import NotFound, UsageError
+
+__all__ = ["RunsOptions", "WhichOptions", "near", "which"]
+
+
+class RunsOptions(Common, frozen=True, kw_only=True):
+    """Where runs are."""
+
+    runs: Annotated[str, typer.Option("--runs", "--journal", metavar="DIR", help="The directory that holds the runs.")] = "runs"
+
+
+class WhichOptions(RunsOptions, frozen=True, kw_only=True):
+    """Which run is meant."""
+
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or its directory.")] = None
+    last: Annotated[bool, typer.Option("--last", help="The newest run.")] = False
+
+
+def which(options: WhichOptions) -> RunDirectory:
+    """The run meant. Raises `UsageError` when none or two are named, `NotFound` when it is not there."""
+    if (options.run is None) != options.last:
+        raise UsageError("no run is named" if options.run is None else "both RUN and --last are given", remedy="Give RUN or --last")
+    base = Path(options.runs)
+    if options.run is None:
+        return find_run(base, "--last")
+    here = RunDirectory(Path(options.run))
+    if here.exists:
+        return here
+    if "/" in options.run and not here.path.exists():
+        raise NotFound(f"there is no directory {options.run}", code="run_not_found", remedy="List the runs with `obzen runs`")
+    return find_run(base, options.run)
+
+
+def near(directory: str | Path) -> str:
+    """A run's directory as seen from here where it lies beneath, in a form that every command takes as a path."""
+    whole, here = Path(directory).resolve(), Path.cwd()
+    text = str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
+    return text if "/" in text else f"./{text}"

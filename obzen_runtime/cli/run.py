@@ -1,0 +1,130 @@
+"""`obzen run`: a flow from a file, run to its end, watched, and told how it went."""
+
+import contextlib
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from obzen_runtime.cli.command import EXIT_FAILED, Common, exit_code_of
+from obzen_runtime.cli.find import near
+from obzen_runtime.cli.live import Lines, Table
+from obzen_runtime.cli.loading import load, settings_from
+from obzen_runtime.cli.say import hint, say
+from obzen_runtime.cli.screen import Screen
+from obzen_runtime.host import Handle, Origin, Report, execute
+
+__all__ = ["RunOptions", "footer", "run"]
+
+
+class RunOptions(Common, frozen=True, kw_only=True):
+    """What `obzen run` takes."""
+
+    file: Annotated[str, typer.Argument(metavar="FILE[:VARIABLE]", help="The Python file that defines the flow.")]
+    set: Annotated[
+        list[str], typer.Option("--set", metavar="STAGE.PARAMETER=VALUE", help="Set a parameter of a stage; repeat it for a list.")
+    ] = []  # noqa: RUF012 - a struct copies it
+    journal: Annotated[str, typer.Option("--journal", "--runs", metavar="DIR", help="The directory that holds the runs.")] = "runs"
+    durability: Annotated[
+        str, typer.Option("--durability", help="What a written record survives: os (the process), interval(MS), fsync (the power), memory.")
+    ] = "os"
+    run_id: Annotated[str | None, typer.Option("--run-id", metavar="NAME", help="A name for the run; default: a sortable id.")] = None
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the stages do.")] = False
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when there are dead letters.")] = False
+    json: Annotated[bool, typer.Option("--json", help="Print the report as one line of JSON to standard output.")] = False
+
+
+def run(options: RunOptions) -> int:
+    """Run the flow that a Python file defines, to its end.
+
+    Ctrl-C suspends it, a second one cancels it. Exit codes: 0 drained, 1 the run failed, 64 wrong usage, 65 the
+    journal is damaged, 70 a bug, 74 input or output failed, 75 the run is locked, 78 the flow is invalid, 130 and 143
+    ended by a signal.
+    """
+    loaded = load(options.file)
+    flow = loaded.flow.bind(settings_from(options.set))
+    origin = Origin(file=str(loaded.file.resolve()), variable=loaded.variable)
+    began = time.monotonic()
+    with _logging(options), _watching(options) as watch:
+        report, number = execute(
+            flow, journal=options.journal, durability=options.durability, run_id=options.run_id, watch=watch, origin=origin
+        )
+    if not options.quiet:
+        hint(footer(report, time.monotonic() - began))
+    elif report.error is not None:
+        hint(f"obzen: {_failure(report)}")
+    if options.json:
+        with contextlib.suppress(BrokenPipeError):  # how the run went is what counts
+            say(msgspec.json.encode(report).decode())
+    if report.error is not None:
+        return exit_code_of(report.error)
+    if number is not None:
+        return 128 + number
+    return EXIT_FAILED if report.state == "failed" or (options.strict and report.dead_letters) else 0
+
+
+@contextlib.contextmanager
+def _watching(options: RunOptions) -> Iterator[Callable[[Handle], Any] | None]:
+    if options.quiet:
+        yield None
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with Screen(sys.stderr) as screen:
+            table = Table(screen)
+            yield table.watch
+            table.finish()
+    else:
+        yield Lines().watch
+
+
+@contextlib.contextmanager
+def _logging(options: RunOptions) -> Iterator[None]:
+    """The runtime's log goes to standard error, whatever that is when a line is written."""
+    log, handler = logging.getLogger("obzen"), _Errors()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before = log.level, log.propagate
+    log.setLevel(logging.ERROR if options.quiet else logging.INFO if options.verbose else logging.WARNING)
+    log.propagate = False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.level, log.propagate = before
+
+
+class _Errors(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        hint(self.format(record))
+
+
+def footer(report: Report, seconds: float) -> str:
+    """How a run ended, where it is kept, and what can be asked of it."""
+    letters = f", {report.dead_letters:,} dead letter{'s' if report.dead_letters > 1 else ''}" if report.dead_letters else ""
+    why = f" ({report.reason})" if report.state == "cancelled" and report.reason else ""
+    lines = [f"{report.state}{why} after {seconds:.2f} s{letters}"]
+    if report.error is not None:
+        lines = [f"{lines[0]}: {_failure(report)}"]
+    if report.directory:
+        place = shlex.quote(near(report.directory))
+        lines += [f"  {place}", f"  obzen inspect {place}"]
+        if report.dead_letters:
+            lines.append(f"  obzen inspect {place} --type dead_letter")
+    return "\n".join(lines)
+
+
+def _failure(report: Report) -> str:
+    """The error that ended a run, with the stage where it was and, for what the user's code raised, its type."""
+    error = report.error
+    assert error is not None
+    failed = next((name for name, stage in report.stages.items() if stage.state == "failed"), "")
+    stage = str(error.details.get("stage") or error.details.get("actor") or failed)
+    where = f"stage {stage}: " if stage and stage not in error.message else ""
+    kind = f"{error.type}: " if error.type and not error.remedy and error.type not in error.message else ""
+    return f"{where}{kind}{error.message}{'. ' + error.remedy if error.remedy else ''}"

@@ -1,0 +1,135 @@
+"""What every journal promises, whatever keeps it: one order, one writer, facts that do not change.
+
+A journal is one run's totally ordered log of records, positions 1, 2, 3 … `append` takes several records as one
+frame: all of them are there after a crash, or none. `append` never waits; what durability a record has is the
+level's business:
+
+    memory         kept by the process
+    os             written before anyone sees it: survives the death of the process
+    interval(ms)   as `os`, and synced at least every `ms` milliseconds: a power cut loses at most that
+    fsync          `durable` returns when the record survives a power cut; syncs are grouped
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+
+from obzen_runtime.events import Record
+from obzen_runtime.kernel import ConfigInvalid
+
+__all__ = ["Entry", "Fsync", "Interval", "Journal", "Level", "Memory", "Os", "level_from", "level_text"]
+
+
+class Memory(msgspec.Struct, frozen=True, tag="memory"):
+    """Nothing survives the process."""
+
+
+class Os(msgspec.Struct, frozen=True, tag="os"):
+    """Written to the operating system before anyone sees it."""
+
+
+class Interval(msgspec.Struct, frozen=True, tag="interval"):
+    """Written like `Os`, synced at least every `ms` milliseconds (1 … 60,000)."""
+
+    ms: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.ms <= 60_000:
+            raise ConfigInvalid(f"interval({self.ms}) is out of range", remedy="Give 1 to 60000 milliseconds.")
+
+
+class Fsync(msgspec.Struct, frozen=True, tag="fsync"):
+    """Synced before what leaves the process rests on it."""
+
+
+Level = Memory | Os | Interval | Fsync
+
+
+def level_from(text: str | Level) -> Level:
+    """`"os"`, `"fsync"`, `"memory"`, `"interval(50)"` or a level itself."""
+    if not isinstance(text, str):
+        return text
+    match text.strip().lower().replace(")", "").split("("):
+        case ["memory"]:
+            return Memory()
+        case ["os"]:
+            return Os()
+        case ["fsync"]:
+            return Fsync()
+        case ["interval", ms] if ms.strip().isdigit():
+            return Interval(int(ms))
+    raise ConfigInvalid(f"unknown durability {text!r}", remedy="Use os, fsync, interval(MILLISECONDS) or memory.")
+
+
+def level_text(level: Level) -> str:
+    """How a level is written on the command line."""
+    return f"interval({level.ms})" if isinstance(level, Interval) else type(level).__name__.lower()
+
+
+class Entry(NamedTuple):
+    """A record and where it stands."""
+
+    position: int
+    record: Record
+
+
+@runtime_checkable
+class Journal(Protocol):
+    """One run's log. Made open; used by one loop; `close` once.
+
+    Raises `JournalFailed` from every call after a write or a sync failed: nothing is acknowledged after that.
+    """
+
+    @property
+    def level(self) -> Level:
+        """What an acknowledged record survives."""
+        ...
+
+    @property
+    def head(self) -> int:
+        """Position of the last record written; 0 when empty."""
+        ...
+
+    @property
+    def durable_head(self) -> int:
+        """Position of the last record that has the level's durability. At `memory`, `os` and `interval` this is `head`."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes the log occupies."""
+        ...
+
+    def append(self, records: Sequence[Record], *, expected: int | None = None) -> int:
+        """Write the records as one frame and return the position of the last.
+
+        With `expected`, refuses with `Concurrency` when the head is another. Refuses with `Fenced` when a newer
+        epoch has taken over, with `ValidationFailed` (`too_large`) when the frame is over 64 MiB or 65,535 records
+        (nothing is written then), with `JournalFailed` when the disk fails.
+        """
+        ...
+
+    async def durable(self, position: int) -> None:
+        """Return once every record up to `position` has the level's durability."""
+        ...
+
+    def read(self, start: int = 1, stop: int | None = None, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
+        """Records from `start` to before `stop` (default: what was the head at the first step), in order.
+
+        With `kinds`, only records of these types; the others are passed over without being decoded. Refuses with
+        `NotFound` when `start` lies below what is kept, with `JournalDamaged` when what is read is not what was written.
+        """
+        ...
+
+    def tail(self, start: int = 1, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
+        """Like `read`, but goes on: waits for each next append and ends when the journal is closed."""
+        ...
+
+    def forget(self, below: int) -> None:
+        """Records below this position are no longer needed here; a journal that keeps all ignores it."""
+        ...
+
+    async def close(self) -> None:
+        """Write out, sync at levels above memory, release the lock. Idempotent."""
+        ...

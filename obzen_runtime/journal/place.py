@@ -1,0 +1,63 @@
+"""Where a run's journal keeps its files, and the two small ones read."""
+
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from obzen_runtime.journal.format import Epoch, read_epoch, segment_start
+from obzen_runtime.journal.watermark import Watermark, read_watermark
+from obzen_runtime.kernel import Files, JournalDamaged
+
+__all__ = ["Place", "unusable"]
+
+
+class Place(NamedTuple):
+    """Where a run's journal keeps its files."""
+
+    directory: Path
+
+    @property
+    def segments(self) -> Path:
+        return self.directory / "journal"
+
+    @property
+    def lock(self) -> Path:
+        return self.directory / "LOCK"
+
+    @property
+    def epoch(self) -> Path:
+        return self.directory / "EPOCH"
+
+    @property
+    def watermark(self) -> Path:
+        return self.directory / "WATERMARK"
+
+    def names(self, files: Files) -> list[str]:
+        """The segments' names, in order."""
+        if not files.exists(self.segments):
+            return []
+        return [name for name in files.names(self.segments) if segment_start(name) is not None]
+
+    def read_epoch(self, files: Files) -> Epoch | None:
+        """What EPOCH says; None when it is not there."""
+        if not files.exists(self.epoch):
+            return None
+        found = read_epoch(files.read(self.epoch))
+        if found is None:
+            unusable(self.epoch, "its content does not match its checksum")
+        return found
+
+    def read_watermark(self, files: Files) -> Watermark | None:
+        """What WATERMARK says; None when it is not there."""
+        if not files.exists(self.watermark):
+            return None
+        found = read_watermark(files.read(self.watermark))
+        if found is None:
+            unusable(self.watermark, "no slot of it matches its checksum")
+        return found
+
+
+def unusable(path: Path, why: str) -> NoReturn:
+    """Refuse a journal because of one of its files."""
+    raise JournalDamaged(
+        f"{path}: {why}", remedy="Restore the run's directory from a copy; `obzen journal check` tells what is whole", file=str(path)
+    )

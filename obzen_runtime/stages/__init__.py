@@ -1,0 +1,108 @@
+"""Stages: what a node of a flow does. Descriptions that decorators return, and the workers made from them."""
+
+from obzen_runtime.stages.codec import Codec, difference
+from obzen_runtime.stages.context import Context, Event
+from obzen_runtime.stages.edge import Edge, Entry, Inbox, Window
+from obzen_runtime.stages.emit import AtEnd, Each, Emit, Every, at_end, each, every
+from obzen_runtime.stages.fingerprint import code_fingerprint, schema_fingerprint
+from obzen_runtime.stages.join import How, Join, JoinStage, join
+from obzen_runtime.stages.letters import DeadLetters, LettersStage, dead_letters
+from obzen_runtime.stages.machines import (
+    TERMINAL,
+    BeginDrain,
+    Completed,
+    Crash,
+    Fail,
+    GiveUp,
+    Initialize,
+    Pause,
+    Ready,
+    Restarted,
+    Resume,
+    Start,
+    Suspend,
+)
+from obzen_runtime.stages.node import Handling, Link, Node, OnError, Path, Port, Target, Threads, threads
+from obzen_runtime.stages.schema import Copied, Declared, Parameter, Signature, copied, payload_problem
+from obzen_runtime.stages.sink import Sink, SinkStage, sink
+from obzen_runtime.stages.source import Bad, Progress, Source, SourceStage, source
+from obzen_runtime.stages.stage import DEAD_LETTERS, Counters, Letters, Log, Stage
+from obzen_runtime.stages.stateful import Fold, Stateful, Top, fold, stage, stateful, top
+from obzen_runtime.stages.transform import Transform, transform
+
+__all__ = [
+    "DEAD_LETTERS",
+    "TERMINAL",
+    "AtEnd",
+    "Bad",
+    "BeginDrain",
+    "Codec",
+    "Completed",
+    "Context",
+    "Copied",
+    "Counters",
+    "Crash",
+    "DeadLetters",
+    "Declared",
+    "Each",
+    "Edge",
+    "Emit",
+    "Entry",
+    "Event",
+    "Every",
+    "Fail",
+    "Fold",
+    "GiveUp",
+    "Handling",
+    "How",
+    "Inbox",
+    "Initialize",
+    "Join",
+    "JoinStage",
+    "Letters",
+    "LettersStage",
+    "Link",
+    "Log",
+    "Node",
+    "OnError",
+    "Parameter",
+    "Path",
+    "Pause",
+    "Port",
+    "Progress",
+    "Ready",
+    "Restarted",
+    "Resume",
+    "Signature",
+    "Sink",
+    "SinkStage",
+    "Source",
+    "SourceStage",
+    "Stage",
+    "Start",
+    "Stateful",
+    "Suspend",
+    "Target",
+    "Threads",
+    "Top",
+    "Transform",
+    "Window",
+    "at_end",
+    "code_fingerprint",
+    "copied",
+    "dead_letters",
+    "difference",
+    "each",
+    "every",
+    "fold",
+    "join",
+    "payload_problem",
+    "schema_fingerprint",
+    "sink",
+    "source",
+    "stage",
+    "stateful",
+    "threads",
+    "top",
+    "transform",
+]

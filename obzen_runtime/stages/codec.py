@@ -1,0 +1,157 @@
+"""From lists of payloads to the bytes of a block and back, one call a block, and the sample that proves it.
+
+A payload that comes back different would make a restart or a replay differ from the live run without a word. So
+the first 64 events of a stage and one block in 256 are decoded and compared, types included.
+"""
+
+import dataclasses
+import datetime
+import decimal
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from obzen_runtime.events import Block
+from obzen_runtime.kernel import ProtocolViolated
+from obzen_runtime.stages.schema import Declared
+
+__all__ = ["Codec", "difference"]
+
+_ENCODE = msgspec.msgpack.Encoder().encode
+_FIRST = 64
+_ONE_IN = 256
+_PLAIN = frozenset({int, str, bool, bytes, type(None)})
+
+
+class Codec:
+    """Encodes and decodes the events of one stage, whose declared types are `declared`."""
+
+    __slots__ = ("_blocks", "_decoders", "_events", "_index", "_learned", "_raws", "_whole", "copies", "declared", "known", "stage")
+
+    def __init__(self, stage: str, declared: Sequence[Declared]) -> None:
+        self.stage = stage
+        self.declared = tuple(declared)
+        self.copies = any(each.copied for each in declared)
+        self._index: dict[type, int] = {each.origin: number for number, each in reversed(list(enumerate(declared)))}
+        self.known = frozenset(self._index)
+        self._whole = [msgspec.msgpack.Decoder(list[each.annotation]) for each in declared]  # type: ignore[name-defined]
+        self._decoders = [msgspec.msgpack.Decoder(each.annotation) for each in declared]
+        self._raws = msgspec.msgpack.Decoder(list[msgspec.Raw])
+        self._events = 0
+        self._blocks = 0
+        self._learned = False
+        """A class was learned since the last proof."""
+
+    encode = staticmethod(_ENCODE)
+    """A list of payloads, or one payload, to bytes. Raises what msgspec raises for what it cannot encode."""
+
+    def learn(self, kind: type) -> bool:
+        """Whether events of this class may leave the stage: a declared class, or a subclass of one (nearest first).
+
+        Most subclasses are read back as the class that was declared, so the block that brings one is proved.
+        """
+        for base in kind.__mro__:
+            if base in self._index:
+                self._index[kind] = self._index[base]
+                self.known = frozenset(self._index)
+                self._learned = True
+                return True
+        return False
+
+    def types(self, items: Sequence[object], kinds: set[type]) -> int | bytes:
+        """The `types` column for items of these classes."""
+        numbers = {self._index[kind] for kind in kinds}
+        if len(numbers) <= 1:
+            return numbers.pop() if numbers else 0
+        index = self._index
+        return bytes([index[type(item)] for item in items])
+
+    def decode(self, block: Block) -> list[Any]:
+        """The payloads of a block of this stage."""
+        if not block.count:
+            return []
+        if isinstance(block.types, int):
+            return self._whole[block.types].decode(block.payloads)
+        decoders = self._decoders
+        return [decoders[number].decode(raw) for number, raw in zip(block.types, self._raws.decode(block.payloads), strict=True)]
+
+    def sample_due(self, count: int) -> int:
+        """How many events of this block of `count` are to be proved, from its first; counts the block."""
+        self._blocks += 1
+        whole = self._learned or self._blocks % _ONE_IN == 0
+        due = count if whole else min(count, max(0, _FIRST - self._events))
+        self._learned = False
+        self._events += count
+        return due
+
+    def prove(self, items: Sequence[object], block: Block) -> None:
+        """Decode a block and compare its first events with `items`, what was encoded; raises `ProtocolViolated` (`codec_mismatch`)."""
+        try:
+            decoded = self.decode(block)
+        except msgspec.MsgspecError as error:
+            raise ProtocolViolated(
+                f"stage {self.stage!r}: an event does not decode as {self._text()}: {error}",
+                code="codec_mismatch",
+                remedy="Return exactly the declared types.",
+                stage=self.stage,
+            ) from error
+        for number, (got, back) in enumerate(zip(items, decoded[: len(items)], strict=True)):
+            where = difference(got, back, "")
+            if where is not None:
+                path, sent, received = where
+                raise ProtocolViolated(
+                    f"stage {self.stage!r}, event {self.stage}@{block.base + number}: "
+                    f"{type(got).__name__}{path} is {sent!r} ({type(sent).__name__}) live "
+                    f"and {received!r} ({type(received).__name__}) when read back",
+                    code="codec_mismatch",
+                    remedy="Return exactly the declared types: a float field wants a float, also for whole numbers.",
+                    stage=self.stage,
+                    field=path or "event",
+                )
+
+    def _text(self) -> str:
+        return " | ".join(each.text for each in self.declared)
+
+
+def difference(live: Any, back: Any, path: str) -> tuple[str, Any, Any] | None:
+    """The first place where two payloads differ, types included, as (path, live value, value read back)."""
+    kind = type(live)
+    if kind is not type(back):
+        return path, live, back
+    if kind in _PLAIN:
+        return None if live == back else (path, live, back)
+    if isinstance(live, msgspec.Struct):
+        return _fields(live, back, live.__struct_fields__, path)
+    if dataclasses.is_dataclass(kind):
+        return _fields(live, back, tuple(field.name for field in dataclasses.fields(kind)), path)
+    if kind in (list, tuple):
+        if len(live) != len(back):
+            return path, live, back
+        pairs = ((f"{path}[{number}]", one, other) for number, (one, other) in enumerate(zip(live, back, strict=True)))
+        return next((found for where, one, other in pairs if (found := difference(one, other, where))), None)
+    if kind is dict:
+        return _mappings(live, back, path)
+    if kind is datetime.datetime and live.utcoffset() != back.utcoffset():
+        return path, live, back
+    if kind in (float, decimal.Decimal):  # NaN equals itself here, 1.0 is not 1.00
+        same = repr(live) == repr(back)
+    elif kind in (set, frozenset):
+        same = {(type(each), each) for each in live} == {(type(each), each) for each in back}
+    else:
+        same = live == back
+    return None if same else (path, live, back)
+
+
+def _fields(live: Any, back: Any, names: tuple[str, ...], path: str) -> tuple[str, Any, Any] | None:
+    for name in names:
+        found = difference(getattr(live, name), getattr(back, name), f"{path}.{name}")
+        if found:
+            return found
+    return None
+
+
+def _mappings(live: dict[Any, Any], back: dict[Any, Any], path: str) -> tuple[str, Any, Any] | None:
+    if list(live) != list(back) or any(type(one) is not type(other) for one, other in zip(live, back, strict=True)):
+        return path, live, back
+    return next((found for key in live if (found := difference(live[key], back[key], f"{path}[{key!r}]"))), None)

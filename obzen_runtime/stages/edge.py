@@ -1,0 +1,208 @@
+"""How blocks travel: an edge counts credit, an inbox keeps what has arrived in the order it arrived.
+
+A writer may go on while every edge it writes to has credit. What a stage has taken but not committed still counts
+and stays in its inbox, so a crashed stage finds its input where it was. An edge that spills never withholds
+credit: beyond its window an entry keeps only its place in the journal, and its payloads are read back from there.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from obzen_runtime.events import End
+from obzen_runtime.kernel import Wake
+
+__all__ = ["Edge", "Entry", "Inbox", "Window"]
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """How much may wait on one edge."""
+
+    events: int = 8192
+    """Events that may wait or be in work (at least 1)."""
+    size: int = 16 * 1024 * 1024
+    """Bytes of payload that may wait (at least 1)."""
+
+    def __post_init__(self) -> None:
+        if self.events < 1 or self.size < 1:
+            raise ValueError("a window needs at least one event and one byte")
+
+
+class Entry:
+    """A block, or the end of an upstream, waiting in an inbox. `done` of its `count` events are committed."""
+
+    __slots__ = ("base", "count", "done", "edge", "end", "items", "ordinals", "places", "size")
+
+    def __init__(self, edge: "Edge", base: int, position: int) -> None:
+        self.edge = edge
+        self.base = base
+        self.places: tuple[tuple[int, int], ...] = ((position, base),)
+        """Position and base of each block it was made of."""
+        self.count = 0
+        self.size = 0
+        self.done = 0
+        self.items: Sequence[Any] | None = ()
+        self.ordinals: list[int] | None = None
+        """Where routing chose some of a block's events: their ordinals."""
+        self.end: End | None = None
+
+    def ordinal(self, offset: int) -> int:
+        """The upstream's ordinal of the event at `offset` in this entry."""
+        return self.base + offset if self.ordinals is None else self.ordinals[offset]
+
+    def absorb(self, other: "Entry") -> bool:
+        """Take in the entry that follows, so that a batch can span blocks; False when they do not join up."""
+        if other.edge is not self.edge or other.end is not None or self.items is None or other.items is None:
+            return False
+        if (self.ordinals is None) != (other.ordinals is None):
+            return False
+        if self.ordinals is None:
+            if self.base + self.count != other.base:
+                return False
+        else:
+            self.ordinals = self.ordinals + (other.ordinals or [])
+        self.items = [*self.items, *other.items]
+        self.places += other.places
+        self.count += other.count
+        self.size += other.size
+        return True
+
+
+class Inbox:
+    """What one stage may take next, over all its edges, in order of arrival."""
+
+    __slots__ = ("entries", "wake")
+
+    def __init__(self, wake: Wake) -> None:
+        self.entries: deque[Entry] = deque()
+        self.wake = wake
+
+    def gather(self, head: Entry, count: int, may_take: Callable[[Entry], bool]) -> int:
+        """Let the first entry absorb what follows and may be taken until `count` events wait in it; returns how many do."""
+        while head.count - head.done < count and len(self.entries) > 1 and may_take(self.entries[1]) and head.absorb(self.entries[1]):
+            del self.entries[1]
+        return head.count - head.done
+
+
+class Edge:
+    """From one stage to one input of another."""
+
+    def __init__(self, source: str, target: str, inbox: Inbox, *, window: Window, spills: bool = False) -> None:
+        self.source = source
+        self.target = target
+        self.inbox = inbox
+        self.window = window
+        self.spills = spills
+        self.routed: dict[type, bool] | None = None
+        """Per event class whether the consumer takes it; None delivers everything."""
+        self.routes: Callable[[type], bool] = _everything
+        self.writer: Wake | None = None
+        self.closed = False
+        self.events = 0
+        self.size = 0
+        self.delivered = 0
+        """Events handed over since the start."""
+        self.accounted = 0
+        """Events the consumer has processed, dropped or dead-lettered."""
+        self.ended: End | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.source} -> {self.target}"
+
+    @property
+    def credit(self) -> int:
+        """Events the writer may add now."""
+        if self.closed or self.spills:
+            return 1 << 30
+        if self.size >= self.window.size:
+            return 0
+        return max(0, self.window.events - self.events)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a writer should go on: a quarter of the window is free, so that blocks stay large."""
+        return self.credit * 4 >= self.window.events
+
+    def offer(self, items: Sequence[Any], kinds: set[type], base: int, position: int, size: int) -> None:
+        """Hand over a block that is in the journal at `position`; `kinds` are the classes of its items."""
+        entry = Entry(self, base, position)
+        entry.items = items
+        if self.routed is not None and not all(map(self._takes, kinds)):
+            takes = self._takes
+            chosen = [number for number, item in enumerate(items) if takes(type(item))]
+            if not chosen:
+                return
+            entry.items = [items[number] for number in chosen]
+            entry.ordinals = [base + number for number in chosen]
+            size = size * len(chosen) // len(items)
+        entry.count = len(entry.items)
+        entry.size = size
+        self.delivered += entry.count
+        if self.closed:
+            return
+        if self.spills and (self.events >= self.window.events or self.size >= self.window.size):
+            entry.items = None
+        self.events += entry.count
+        self.size += size
+        self.inbox.entries.append(entry)
+        self.inbox.wake.set()
+
+    def end(self, end: End) -> None:
+        """No more will come. Once."""
+        self.ended = end
+        if self.closed:
+            return
+        entry = Entry(self, end.total, 0)
+        entry.end = end
+        self.inbox.entries.append(entry)
+        self.inbox.wake.set()
+
+    def commit(self, entry: Entry, count: int) -> None:
+        """`count` more events of the inbox's entry are committed; a finished entry leaves the inbox."""
+        entry.done += count
+        self.accounted += count
+        if entry.done < entry.count:
+            return
+        if self.inbox.entries and self.inbox.entries[0] is entry:
+            self.inbox.entries.popleft()
+        else:
+            self.inbox.entries.remove(entry)
+        withheld = not self.ready
+        self.events -= entry.count
+        self.size -= entry.size
+        if withheld and self.writer is not None:
+            self.writer.set()
+
+    def forget_payloads(self) -> None:
+        """Keep only places in the journal, so that a rebuilt consumer reads everything back."""
+        for entry in self.inbox.entries:
+            if entry.edge is self and entry.end is None:
+                entry.items = None
+
+    def close(self) -> None:
+        """The consumer has ended: what comes from now on stays in the log."""
+        self.closed = True
+        if self.writer is not None:
+            self.writer.set()
+
+    def delivers(self, item: Any) -> bool:
+        """Whether the consumer takes this event."""
+        return self.routed is None or self._takes(type(item))
+
+    def oldest(self) -> int | None:
+        """Position of the first block that is not fully committed."""
+        return next((entry.places[0][0] for entry in self.inbox.entries if entry.edge is self and entry.end is None), None)
+
+    def _takes(self, kind: type) -> bool:
+        assert self.routed is not None
+        taken = self.routed.get(kind)
+        if taken is None:
+            taken = self.routed[kind] = self.routes(kind)
+        return taken
+
+
+def _everything(kind: type) -> bool:
+    return True

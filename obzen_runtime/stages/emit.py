@@ -1,0 +1,41 @@
+"""When a stateful stage gives what it holds."""
+
+import msgspec
+
+__all__ = ["AtEnd", "Each", "Emit", "Every", "at_end", "each", "every"]
+
+
+class AtEnd(msgspec.Struct, frozen=True, tag="at_end"):
+    """Once, when the input has ended naturally."""
+
+
+class Each(msgspec.Struct, frozen=True, tag="each"):
+    """After every input."""
+
+
+class Every(msgspec.Struct, frozen=True, tag="every"):
+    """After every `count` inputs (of a key, where there are keys), and at the end for what is left."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"every({self.count}): give at least 1")
+
+
+Emit = AtEnd | Each | Every
+
+
+def at_end() -> AtEnd:
+    """Give once, when the input has ended naturally; a stopped flow gives nothing and can be resumed."""
+    return AtEnd()
+
+
+def each() -> Each:
+    """Give after every input: a running value."""
+    return Each()
+
+
+def every(count: int) -> Every:
+    """Give after every `count` inputs, per key where there are keys, and at the end for what is left."""
+    return Every(count)

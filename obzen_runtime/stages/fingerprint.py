@@ -1,0 +1,78 @@
+"""Whether a stage's code or its event types are still the same: two hashes that a run keeps in its manifest.
+
+The code fingerprint covers the bytecode of the stage's functions and of the module functions they name, not comments,
+docstrings or line numbers. Bytecode differs between Python versions; the manifest names the version.
+"""
+
+import hashlib
+import types
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from obzen_runtime.stages.node import Node
+from obzen_runtime.stages.schema import Declared
+
+__all__ = ["code_fingerprint", "schema_fingerprint"]
+
+
+def code_fingerprint(node: Node) -> str:
+    """SHA-256 of everything callable in a description, its bound parameters aside."""
+    digest = hashlib.sha256()
+    seen: set[int] = set()
+    for name, value in sorted(vars(node).items()):
+        if name not in ("bound", "signature", "name"):
+            _add(digest, value, seen)
+    return digest.hexdigest()
+
+
+def schema_fingerprint(declared: Iterable[Declared]) -> str:
+    """SHA-256 of the JSON Schemas of declared types, in order."""
+    schemas = [_schema(each) for each in declared]
+    return hashlib.sha256(msgspec.json.encode(schemas, order="sorted")).hexdigest()
+
+
+def _schema(declared: Declared) -> Any:
+    try:
+        return msgspec.json.schema(declared.annotation)
+    except TypeError:  # a type msgspec encodes but has no schema for
+        return str(declared.annotation)
+
+
+def _add(digest: Any, value: Any, seen: set[int]) -> None:
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, types.FunctionType):
+        _add_code(digest, value.__code__)
+        for default in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
+            _add(digest, default, seen)
+        for named in _names(value.__code__):
+            found = value.__globals__.get(named)
+            if isinstance(found, types.FunctionType) and found.__module__ == value.__module__:
+                _add(digest, found, seen)
+    elif isinstance(value, type):
+        for name, member in sorted(vars(value).items()):
+            function = getattr(member, "__func__", member)
+            if isinstance(function, types.FunctionType):
+                digest.update(name.encode())
+                _add(digest, function, seen)
+    elif value is None or isinstance(value, str | int | float | bytes | msgspec.Struct):
+        digest.update(repr(value).encode())
+
+
+def _names(code: types.CodeType) -> list[str]:
+    inner = [name for const in code.co_consts if isinstance(const, types.CodeType) for name in _names(const)]
+    return [*code.co_names, *inner]
+
+
+def _add_code(digest: Any, code: types.CodeType) -> None:
+    digest.update(code.co_code)
+    digest.update(repr((code.co_names, code.co_varnames, code.co_freevars)).encode())
+    documented = code.co_consts[0] if code.co_consts and isinstance(code.co_consts[0], str) else None
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            _add_code(digest, const)
+        elif const is not documented:
+            digest.update(repr(const).encode())

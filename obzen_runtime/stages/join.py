@@ -1,0 +1,221 @@
+"""A reference join: first the reference side is read whole, then each event of the stream meets its match.
+
+While it hydrates, a join is not willing to take its stream side; those events wait in the log, so that a diamond
+whose two arms meet here cannot deadlock. Of several reference events with one key the last stands.
+"""
+
+from collections.abc import AsyncIterator, Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from obzen_runtime.actor import Directive, Transition
+from obzen_runtime.events import End
+from obzen_runtime.kernel import UsageError, classify
+from obzen_runtime.stages.codec import Codec
+from obzen_runtime.stages.context import Context
+from obzen_runtime.stages.edge import Entry, Inbox
+from obzen_runtime.stages.machines import JOIN, DrainComplete, ReferenceEnded, Suspend
+from obzen_runtime.stages.node import Handling, HandlingKeywords, Node, Port
+from obzen_runtime.stages.refold import past_inputs
+from obzen_runtime.stages.schema import Declared
+from obzen_runtime.stages.stage import CONTINUE, Crashed, Log
+from obzen_runtime.stages.step import Made
+from obzen_runtime.stages.transform import Handled, handling
+
+__all__ = ["How", "Join", "JoinStage", "join"]
+
+How = Literal["inner", "left"]
+
+
+@dataclass(frozen=True, eq=False)
+class Join(Node):
+    """A described join; wire its sides as `a >> joined.reference` and `b >> joined.stream`."""
+
+    how: How = "inner"
+    stream_key: Callable[[Any], Hashable] = hash
+    reference_key: Callable[[Any], Hashable] = hash
+    options: Handling = Handling()
+    kind: ClassVar[str] = "join"
+    ports: ClassVar[tuple[str, ...]] = ("reference", "stream")
+
+    @property
+    def reference(self) -> Port:
+        """The side that is read whole before the first match."""
+        return Port(self, "reference")
+
+    @property
+    def stream(self) -> Port:
+        """The side whose events are matched one by one."""
+        return Port(self, "stream")
+
+    def accepts(self, port: str) -> tuple[Declared, ...]:
+        assert self.signature is not None
+        return self.signature.inputs[1 if port == "reference" else 0]
+
+    def build(self, log: Log, codec: Codec) -> "JoinStage":
+        return JoinStage(self, log, codec)
+
+
+def join(
+    *,
+    how: How = "inner",
+    stream_key: Callable[[Any], Hashable],
+    reference_key: Callable[[Any], Hashable],
+    on_error: Literal["dead_letter", "fail", "skip"] = "dead_letter",
+) -> Callable[[Callable[..., Any]], Join]:
+    """Describe `function(event, match)` as a join of a stream with a finite reference.
+
+    `inner`: an event without a match is dropped as unmatched; `left`: it is given `None` as its match.
+    """
+    if how not in ("inner", "left"):
+        raise UsageError(f"how={how!r} is no kind of join", remedy="Use 'inner' or 'left'.")
+
+    def make(function: Callable[..., Any]) -> Join:
+        keywords: HandlingKeywords = {"on_error": on_error}
+        options, signature = handling(function, keywords, events=2)
+        if signature.context and signature.many:
+            raise UsageError(f"{function.__name__}: a join's generator takes no context", remedy=f"Do without {Context.__name__}.")
+        return Join(
+            function.__name__,
+            function,
+            signature=signature,
+            how=how,
+            stream_key=stream_key,
+            reference_key=reference_key,
+            options=options,
+        )
+
+    return make
+
+
+def _nothing() -> None:
+    """An event without a match gives nothing."""
+
+
+async def _nothing_async() -> None:
+    """As `_nothing`, to be awaited."""
+
+
+async def _no_events() -> AsyncIterator[Any]:
+    events: tuple[Any, ...] = ()
+    for event in events:
+        yield event
+
+
+_UNMATCHED: dict[tuple[bool, bool], Callable[[], Any]] = {
+    (False, False): _nothing,
+    (False, True): tuple,
+    (True, False): _nothing_async,
+    (True, True): _no_events,
+}
+"""What a handler of this shape (asynchronous, many) gives for nothing."""
+
+
+class JoinStage(Handled):
+    """A running join."""
+
+    machine = JOIN
+    node: Join
+
+    def __init__(self, node: Join, log: Log, codec: Codec) -> None:
+        super().__init__(node, log, codec)
+        self.references = Inbox(self.wake)
+        self.streams = self.inbox
+        self.table: dict[Hashable, tuple[int, Any]] = {}
+        self.reference = ""
+        """Name of the stage behind the reference side; set when the flow is wired."""
+        self.matched: list[int] = []
+        """Per call of the step at hand the ordinal of its match, -1 for none."""
+        self.call.handler = self._match
+        self.call.optional = self.call.optional or node.how == "inner"
+        self.unmatched = _UNMATCHED[self.call.asynchronous, self.call.many]
+
+    def _match(self, item: Any) -> Any:
+        matched = self.matched
+        matched.append(-1)
+        ordinal = next(self._ordinals)
+        found = self.table.get(self.node.stream_key(item))
+        if found is not None:
+            matched[-1] = found[0]
+        elif self.node.how == "inner":
+            return self.unmatched()
+        match = None if found is None else found[1]
+        if self._contextual:
+            return self.handler(item, match, self._context(self._upstream, ordinal, self.at))
+        return self.handler(item, match)
+
+    async def work(self, state: str) -> Directive:
+        if state == "draining":
+            return Transition(DrainComplete())
+        if state == "hydrating":
+            return await self._hydrate()
+        self.matched = [] if self.live is None else self.matched[-1:]
+        directive = await self.pull()
+        self.raise_failing()
+        return directive
+
+    async def _hydrate(self) -> Directive:
+        entries = self.references.entries
+        if not entries:
+            await self.wake.wait()
+            return CONTINUE
+        entry = entries[0]
+        if entry.end is not None:
+            return self._reference_ended(entry, entry.end)
+        items = await self.payloads(entry)
+        self.at = self.clock.wall_ms()
+        self.begun = self.clock.monotonic()
+        made = Made()
+        key, table = self.node.reference_key, self.table
+        for offset in range(min(entry.count - entry.done, self.pace.calls)):
+            item = items[entry.done + offset]
+            made.taken += 1
+            try:
+                table[key(item)] = entry.ordinal(entry.done + offset), item
+            except Exception as error:
+                info = self._judge(error)
+                if info is not None:
+                    made.dead.append((offset, info))
+                else:
+                    made.lost.setdefault("skipped", []).append(offset)
+            except BaseException as error:
+                raise Crashed(error) from error
+        self.pace.took(made.taken, self.clock.monotonic() - self.begun)
+        self.commit(entry, made)
+        if made.dead:
+            self.log.letters.check_flood()
+        self.raise_failing()
+        return CONTINUE
+
+    def _reference_ended(self, entry: Entry, end: End) -> Directive:
+        self.take_end(entry)
+        return Transition(ReferenceEnded() if end.end == "natural" else Suspend())
+
+    def commit(self, entry: Entry, made: Made) -> None:
+        """Tell unmatched events from dropped ones, and pair outputs with their matches."""
+        matched = self.matched
+        if entry.edge.inbox is self.streams and made.pairs is None:
+            dropped = made.lost.pop("dropped", [])
+            if self.node.how == "inner" and dropped:
+                made.lost["unmatched"] = [offset for offset in dropped if matched[offset] < 0]
+                dropped = [offset for offset in dropped if matched[offset] >= 0]
+            if dropped:
+                made.lost["dropped"] = dropped
+            if made.origins is None:
+                gone = {offset for offset, _ in made.dead}.union(*made.lost.values())
+                ordinals = [ordinal for offset, ordinal in enumerate(matched[: made.taken]) if offset not in gone]
+            else:
+                ordinals = [matched[offset] for offset in made.origins]
+            made.pairs = (self.reference, ordinals)
+        super().commit(entry, made)
+
+    async def rebuild(self) -> None:
+        await super().rebuild()
+        self.table.clear()
+        references = [edge for edge in self.inputs if edge.inbox is self.references]
+        async for past in past_inputs(self.journal, self.name, references, self.log.codecs, until_end=True):
+            for ordinal, item in zip(past.ordinals, past.items, strict=True):
+                try:
+                    self.table[self.node.reference_key(item)] = ordinal, item
+                except Exception as error:  # it failed before, and is a dead letter
+                    self.logger.debug("reference event failed again", error=classify(error).message)

@@ -1,0 +1,273 @@
+"""A handler's annotations are its schema: read once, when it is described, and checked when the flow is built.
+
+What crosses an edge must survive the codec, because a restart, a resume and a replay read it back. So payloads are
+values: numbers, text, bytes, enums, dates in UTC, tuples, frozen structs and frozen dataclasses of these. Mutable
+ones are accepted under `Annotated[T, copied]`: consumers then get decoded copies, never the producer's object.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import decimal
+import enum
+import inspect
+import re
+import types
+import typing
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, Union
+
+import msgspec
+
+from obzen_runtime.kernel import UsageError
+
+__all__ = ["MISSING", "Copied", "Declared", "Parameter", "Signature", "copied", "declare", "hints_of", "payload_problem", "read_handler"]
+
+T = TypeVar("T")
+
+
+class _Copied:
+    def __repr__(self) -> str:
+        return "oz.copied"
+
+
+copied: Final = _Copied()
+"""Marks a payload type that may change: `Annotated[dict[str, int], oz.copied]`. Consumers get decoded copies."""
+
+Copied = Annotated[T, copied]
+"""`oz.Copied[dict[str, int]]` is short for `Annotated[dict[str, int], oz.copied]`."""
+
+MISSING: Final = object()
+"""No default: the parameter must be bound."""
+
+
+class Declared(NamedTuple):
+    """One declared payload type."""
+
+    annotation: Any
+    """As written, for the codec."""
+    origin: type
+    """The class an event of this type has."""
+    copied: bool = False
+
+    @property
+    def text(self) -> str:
+        """How the type is called in messages."""
+        if isinstance(self.annotation, type | typing.NewType) and not typing.get_args(self.annotation):
+            return self.annotation.__name__
+        return _MODULES.sub("", str(self.annotation))
+
+
+class Parameter(NamedTuple):
+    """One configuration parameter of a handler."""
+
+    name: str
+    annotation: Any
+    default: Any = MISSING
+
+
+class Signature(NamedTuple):
+    """What a handler's annotations say."""
+
+    inputs: tuple[tuple[Declared, ...], ...]
+    """Declared types of each event parameter; an empty tuple takes anything."""
+    outputs: tuple[Declared, ...] | None
+    """Declared output types; None when the handler is not annotated."""
+    optional: bool
+    """Returning None drops the event."""
+    many: bool
+    """A generator: any number of outputs for one event."""
+    asynchronous: bool
+    context: bool
+    """The handler takes the context behind its events."""
+    parameters: Mapping[str, Parameter]
+
+
+_SCALARS = (
+    int,
+    float,
+    bool,
+    str,
+    bytes,
+    type(None),
+    uuid.UUID,
+    decimal.Decimal,
+    datetime.datetime,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+)
+_ASYNC_STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator)
+_STREAMS = (Iterator, Iterable, Generator, *_ASYNC_STREAMS)
+_MODULES = re.compile(r"(?:[A-Za-z_<][\w<>]*\.)+(?=[A-Za-z_])")
+
+
+def read_handler(handler: Callable[..., Any], *, events: int, context: type, every_parameter: bool = False) -> Signature:
+    """Read a handler that takes `events` event parameters, then perhaps one of type `context`.
+
+    Keyword-only parameters are configuration; with `every_parameter` (a source) all are.
+    Raises `UsageError` naming the handler when its shape is not that.
+    """
+    name = getattr(handler, "__name__", str(handler))
+    hints = hints_of(handler)
+    positional, parameters = _split(handler, name, hints, every_parameter)
+    wants_context = False
+    if positional and hints.get(positional[-1]) is context:
+        wants_context = True
+        positional = positional[:-1]
+    if len(positional) != events:
+        expected = "no event" if events == 0 else "one event" if events == 1 else f"{events} events"
+        raise UsageError(
+            f"handler {name!r} takes {len(positional)} positional parameters, expected {expected}",
+            remedy="Configuration goes into keyword-only parameters; annotate the context as oz.Context.",
+        )
+    inputs = tuple(declare(hints[each])[0] if each in hints else () for each in positional)
+    outputs, optional, many = _outputs(name, hints)
+    coroutine, generator = inspect.iscoroutinefunction(handler), inspect.isasyncgenfunction(handler)
+    if many and coroutine:
+        raise UsageError(f"handler {name!r} is async def and returns a stream", remedy="Give each event with `yield` instead of `return`.")
+    if not many and (generator or inspect.isgeneratorfunction(handler)):
+        stream = "AsyncIterator" if generator else "Iterator"
+        raise UsageError(f"handler {name!r} is a generator and not annotated as a stream", remedy=f"Annotate it `-> {stream}[T]`.")
+    asynchronous = coroutine or generator or typing.get_origin(hints.get("return")) in _ASYNC_STREAMS
+    return Signature(inputs, outputs, optional, many, asynchronous, wants_context, parameters)
+
+
+def _split(
+    handler: Callable[..., Any], name: str, hints: Mapping[str, Any], every_parameter: bool
+) -> tuple[list[str], dict[str, Parameter]]:
+    positional: list[str] = []
+    parameters: dict[str, Parameter] = {}
+    for each in inspect.signature(handler).parameters.values():
+        if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
+            raise UsageError(f"handler {name!r} takes *{each.name}: its parameters must be named one by one")
+        if each.kind is each.KEYWORD_ONLY or every_parameter:
+            default = MISSING if each.default is each.empty else each.default
+            parameters[each.name] = Parameter(each.name, hints.get(each.name, Any), default)
+        else:
+            positional.append(each.name)
+    return positional, parameters
+
+
+def hints_of(handler: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a function, or of a class's constructor, evaluated. Raises `UsageError`."""
+    if inspect.isclass(handler):
+        handler = handler.__init__
+    try:
+        return typing.get_type_hints(handler, include_extras=True)
+    except TypeError as error:
+        raise UsageError(f"{handler!r} is not a function", remedy="Decorate a function defined with def.") from error
+    except NameError as error:  # a class defined inside a function, named in a postponed annotation
+        try:
+            return typing.get_type_hints(handler, localns=_enclosing(handler), include_extras=True)
+        except NameError:
+            raise UsageError(
+                f"handler {getattr(handler, '__name__', handler)!r}: annotation {error.name!r} cannot be found",
+                remedy="Define the type at module level, or do not postpone annotations.",
+            ) from error
+
+
+def _enclosing(handler: Callable[..., Any]) -> dict[str, Any]:
+    """What the function uses of the functions around it."""
+    found: dict[str, Any] = {}
+    names = handler.__code__.co_freevars if inspect.isfunction(handler) else ()
+    for name, cell in zip(names, getattr(handler, "__closure__", None) or (), strict=False):
+        with contextlib.suppress(ValueError):  # not assigned yet
+            found[name] = cell.cell_contents
+    return found
+
+
+def _outputs(name: str, hints: Mapping[str, Any]) -> tuple[tuple[Declared, ...] | None, bool, bool]:
+    if "return" not in hints:
+        return None, False, False
+    annotation = hints["return"]
+    many = annotation in _STREAMS or typing.get_origin(annotation) in _STREAMS
+    if many:
+        arguments = typing.get_args(annotation)
+        if not arguments:
+            raise UsageError(f"handler {name!r} does not say of what it gives a stream", remedy="Annotate it `-> Iterator[T]`.")
+        annotation = arguments[0]
+    declared, optional = declare(annotation)
+    return declared, optional, many
+
+
+def declare(annotation: Any) -> tuple[tuple[Declared, ...], bool]:
+    """The members of a union as declared types, and whether None is one of them."""
+    if annotation is Any or annotation is inspect.Parameter.empty or annotation is object:
+        return (), False
+    marked = typing.get_origin(annotation) is Annotated and any(extra is copied for extra in typing.get_args(annotation)[1:])
+    bare = typing.get_args(annotation)[0] if marked else annotation
+    if not marked and typing.get_origin(annotation) in (Union, types.UnionType):
+        members = typing.get_args(annotation)
+        found: list[Declared] = []
+        for member in members:
+            if member is not type(None):
+                found.extend(each for each in declare(member)[0] if each not in found)
+        return tuple(found), type(None) in members
+    if annotation is None or annotation is type(None):
+        return (), True
+    return (Declared(bare, _origin(bare), marked),), False
+
+
+def _origin(annotation: Any) -> type:
+    while isinstance(annotation, typing.NewType):
+        annotation = annotation.__supertype__
+    if typing.get_origin(annotation) is Annotated:
+        return _origin(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is typing.Literal:
+        return type(typing.get_args(annotation)[0])
+    origin = typing.get_origin(annotation) or annotation
+    return origin if isinstance(origin, type) else object
+
+
+def payload_problem(declared: Declared) -> str | None:
+    """Why a declared type cannot cross an edge, with the fix; None when it can."""
+    if not declared.copied and (why := _mutable(declared.annotation, set())):
+        return f"{declared.text} cannot cross an edge: {why}; make it frozen or declare it as oz.Copied[{declared.text}]"
+    try:
+        msgspec.msgpack.Decoder(list[declared.annotation])  # type: ignore[name-defined]
+    except Exception as error:  # msgspec refuses what it cannot decode in several ways
+        return f"{declared.text} cannot cross an edge: {error}"
+    return None
+
+
+def _mutable(annotation: Any, seen: set[Any]) -> str | None:
+    """What in a type can change or is unknown, or None."""
+    if isinstance(annotation, typing.NewType):
+        return _mutable(annotation.__supertype__, seen)
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return None if any(extra is copied for extra in arguments[1:]) else _mutable(arguments[0], seen)
+    if origin is typing.Literal:
+        return None
+    if origin in (Union, types.UnionType):
+        return next(filter(None, (_mutable(member, seen) for member in arguments)), None)
+    if origin is tuple or annotation is tuple:
+        if annotation in (tuple, typing.Tuple):  # noqa: UP006 - the bare old name
+            return "a bare tuple says nothing about its items"
+        return next(filter(None, (_mutable(member, seen) for member in arguments if member is not ...)), None)
+    plain = origin or annotation
+    if not isinstance(plain, type):
+        return f"{annotation!r} is not a plain type"
+    return _mutable_class(plain, seen)
+
+
+def _mutable_class(plain: type, seen: set[Any]) -> str | None:
+    if plain in _SCALARS or issubclass(plain, enum.Enum) or plain in seen:
+        return None
+    if issubclass(plain, msgspec.Struct):
+        if not plain.__struct_config__.frozen:
+            return f"{plain.__name__} is a struct that can change"
+    elif dataclasses.is_dataclass(plain):
+        if not plain.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+            return f"{plain.__name__} is a dataclass that can change"
+    else:
+        return f"{plain.__name__} is not a value"
+    seen = seen | {plain}
+    for field, kind in typing.get_type_hints(plain, include_extras=True).items():
+        if typing.get_origin(kind) is typing.ClassVar:
+            continue
+        if why := _mutable(kind, seen):
+            return f"{plain.__name__}.{field}: {why}"
+    return None

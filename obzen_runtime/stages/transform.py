@@ -1,0 +1,386 @@
+"""Transforms: one event in; one, none or many out."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, ParamSpec, TypeVar, Unpack, get_args, overload
+
+from obzen_runtime.actor import Directive, Transition
+from obzen_runtime.kernel import ErrorInfo, UsageError, classify
+from obzen_runtime.stages.call import Call, Calls
+from obzen_runtime.stages.codec import Codec
+from obzen_runtime.stages.context import Context
+from obzen_runtime.stages.edge import Entry
+from obzen_runtime.stages.lanes import Lanes, Slot, TaskLanes, ThreadLanes
+from obzen_runtime.stages.machines import TRANSFORM, DrainComplete
+from obzen_runtime.stages.node import Handling, HandlingKeywords, Node
+from obzen_runtime.stages.schema import Declared, declare, read_handler
+from obzen_runtime.stages.stage import CONTINUE, MOST, Crashed, Failed, Log, Pace, Stage
+
+__all__ = ["Handled", "Transform", "TransformStage", "handling", "transform"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, eq=False)
+class Transform(Node):
+    """A described transform."""
+
+    options: Handling = Handling()
+    kind: ClassVar[str] = "transform"
+
+    def build(self, log: Log, codec: Codec) -> "TransformStage":
+        return TransformStage(self, log, codec)
+
+
+@overload
+def transform(handler: Callable[P, R], /) -> Transform: ...
+@overload
+def transform(**options: Unpack[HandlingKeywords]) -> Callable[[Callable[P, R]], Transform]: ...
+def transform(handler: Callable[..., Any] | None = None, /, **options: Unpack[HandlingKeywords]) -> Any:
+    """Describe a function of one event as a transform.
+
+    Its return annotation is what it gives: `T`; `T | None`, where None drops the event; `Iterator[T]` for a generator
+    of any number of events. `async def` works wherever `def` does. Keywords are the fields of `Handling`.
+    """
+
+    def make(function: Callable[..., Any]) -> Transform:
+        checked, signature = handling(function, options, events=1)
+        if checked.batch and signature.outputs:
+            given, optional = _items_of(f"{function.__name__}: with batch it returns", signature.outputs)
+            signature = signature._replace(outputs=given, optional=optional)
+        return Transform(function.__name__, function, signature=signature, options=checked)
+
+    return make if handler is None else make(handler)
+
+
+def handling(function: Callable[..., Any], options: HandlingKeywords, *, events: int) -> tuple[Handling, Any]:
+    """Check a handler's options against its shape."""
+    try:
+        checked = Handling(**options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{getattr(function, '__name__', function)}: {error}") from error
+    signature = read_handler(function, events=events, context=Context)
+    if checked.concurrency > 1 and not signature.asynchronous:
+        raise UsageError(
+            f"{function.__name__}: concurrency={checked.concurrency} needs an async def handler",
+            remedy="Use executor=oz.threads(n) for a blocking one.",
+        )
+    if checked.executor is not None and signature.asynchronous:
+        raise UsageError(f"{function.__name__}: an executor runs blocking handlers; an async def one waits on the loop")
+    if signature.many and (checked.concurrency > 1 or checked.executor is not None or checked.batch):
+        raise UsageError(f"{function.__name__}: a generator cannot be combined with concurrency, an executor or batch")
+    if checked.batch and signature.inputs[0]:
+        taken, _ = _items_of(f"{function.__name__}: with batch its event parameter is", signature.inputs[0])
+        signature = signature._replace(inputs=(taken,))
+    return checked, signature
+
+
+def _items_of(what: str, declared: tuple[Declared, ...]) -> tuple[tuple[Declared, ...], bool]:
+    """What the items of a declared list are."""
+    items = get_args(declared[0].annotation)
+    if len(declared) == 1 and declared[0].origin is list and items:
+        return declare(items[0])
+    raise UsageError(f"{what} a list", remedy="Annotate it as list[T].")
+
+
+class Handled(Stage):
+    """A stage that calls a handler for each event: what transforms and sinks share."""
+
+    limit = MOST
+    """Events in one step at the most."""
+    gives = True
+    """Whether what the handler returns goes on."""
+    flushes = False
+    """Whether what was done must be flushed before it is committed."""
+
+    def __init__(self, node: Any, log: Log, codec: Codec) -> None:
+        super().__init__(node, log, codec)
+        self.options: Handling = node.options
+        self.pace = Pace()
+        self.call = self._call(node)
+        self.live: Any = None
+        self.lanes: Lanes | None = None
+        self.failures = 0
+        self.first_failed = 0.0
+        self.not_before = 0.0
+
+    def _call(self, node: Node) -> Call:
+        handler = node.handler
+        signature = node.signature
+        if node.bound:
+            handler = partial(handler, **node.bound)
+        self.handler = handler
+        if signature is not None and signature.context:
+            handler = self._with_context
+        asynchronous = signature is not None and signature.asynchronous
+        many = signature is not None and signature.many
+        optional = signature is not None and signature.optional
+        return Call(handler, asynchronous=asynchronous, many=many, batch=self.options.batch > 0, optional=optional)
+
+    def _with_context(self, item: Any) -> Any:
+        """Call the handler with the context of the event at hand; calls come in input order."""
+        return self.handler(item, self._context(self._upstream, next(self._ordinals), self.at))
+
+    def _context(self, upstream: str, ordinal: int, at: int) -> Context:
+        return Context(self.name, upstream, ordinal, at=at, seed=self.log.ground.run_id, log=self.logger)
+
+    @property
+    def _contextual(self) -> bool:
+        return self.node.signature is not None and self.node.signature.context
+
+    def _in_lane(self, slot: Slot) -> Any:
+        if self._contextual:
+            return self.handler(slot.item, self._context(slot.upstream, slot.ordinal, slot.at))
+        return self.handler(slot.item)
+
+    def _number(self, entry: Entry, first: int) -> None:
+        """The next call is about the event at this place of the entry."""
+        self._upstream = entry.edge.source
+        ordinals = range(entry.base + first, entry.base + entry.count) if entry.ordinals is None else entry.ordinals[first:]
+        self._ordinals = iter(ordinals)  # not of the entry: its events may be let go of as soon as they are committed
+
+    _upstream = ""
+    _ordinals: Iterator[int] = iter(())
+
+    async def initialize(self) -> None:
+        if self.options.concurrency > 1:
+            self.lanes = TaskLanes(self._in_lane, self.options.concurrency, self.wake, self._spawn)
+        elif self.options.executor is not None:
+            threads = self.log.ground.seams.threads
+            self.lanes = ThreadLanes(self.name, self._in_lane, self.options.executor.count, self.wake, threads)
+
+    async def rebuild(self) -> None:
+        await super().rebuild()
+        self.live = None
+        self.failures = 0
+        await self.initialize()
+
+    async def flush(self) -> None:
+        """Make sure of what the handler did, before that is committed."""
+
+    def halt(self) -> None:
+        if self.lanes is not None:
+            self.lanes.close()
+        super().halt()
+
+    # -- one step -----------------------------------------------------------------------------
+
+    async def pull(self) -> Directive:
+        """Take the next entry and do a step over it, or wait for something to do."""
+        found = await self._next_entry()
+        if not isinstance(found, tuple):
+            return found
+        entry, room = found
+        items = await self.payloads(entry)
+        if self.not_before:
+            return await self._wait_to_retry()
+        if self.lanes is not None:
+            return await self._pull_lanes(self.lanes, entry, room)
+        if self.options.batch and not await self._batch_filled(entry):
+            return CONTINUE
+        await self._step(entry, entry.items or items, min(room, self.limit))
+        return CONTINUE
+
+    async def _step(self, entry: Entry, items: Sequence[Any], room: int) -> None:
+        monotonic = self.clock.monotonic
+        self.begun = now = monotonic()
+        call = self.call
+        room = max(room, self.options.batch)
+        calls = Calls(call, items[entry.done :] if entry.done else items, self._holds, live=self.live, within=self.within)
+        self._number(entry, entry.done + (self.live is not None))
+        self.live = None
+        most = min(entry.count - entry.done, room, 1 if self.failures else MOST, self.options.batch or MOST)
+        self.at = self.clock.wall_ms()
+        try:
+            while True:
+                taken = calls.taken
+                if call.batch:
+                    if not await calls.batch(most):
+                        self._number(entry, entry.done)
+                        await calls.singly(most)
+                else:
+                    await self._piece(calls, min(most, taken + self.pace.calls), room)
+                before, now = now, monotonic()
+                self.pace.took(max(1, calls.taken - taken), now - before)
+                if calls.over or calls.taken >= most or len(calls.raw) >= room or now - self.begun >= self.longest:
+                    break
+        finally:
+            if self.flushes and calls.taken:
+                await self.flush()
+            self._finish_step(entry, calls)
+            self.counters.seconds += monotonic() - self.begun
+        if calls.crash is not None:
+            raise Crashed(calls.crash)
+
+    longest = 0.0008
+    """Seconds after which a step ends."""
+
+    async def _piece(self, calls: Calls, stop: int, room: int) -> None:
+        call = self.call
+        if call.many:
+            if call.asynchronous:
+                await calls.many_async(stop, room)
+            else:
+                calls.many(stop, room)
+        elif call.asynchronous:
+            await calls.one_async(stop)
+        else:
+            calls.one(stop)
+
+    def _finish_step(self, entry: Entry, calls: Calls) -> None:
+        """Commit what the step made, whatever ended it: a cancelled step is committed up to the last whole event."""
+        if calls.taken or calls.raw:
+            self.failures = 0
+            made = calls.made(self._judge, flatten=self.call.many, outputs=self.gives)
+            self.live = calls.live
+            self.commit(entry, made)
+            if not self.within:
+                self.live = None
+            if made.dead:
+                self.log.letters.check_flood()
+        if calls.held is not None:
+            self._hold(calls.held)
+
+    def _judge(self, error: BaseException) -> ErrorInfo | None:
+        """An event's failure under the stage's policy: a letter's error, None to skip, or the end of the stage."""
+        self.counters.errors += 1
+        info = classify(error)
+        match self.options.on_error:
+            case "skip":
+                self.logger.warning("event skipped", error=info.message)
+                return None
+            case "fail":
+                self._failing = info
+                return info
+        return info
+
+    _failing: ErrorInfo | None = None
+
+    # -- retry --------------------------------------------------------------------------------
+
+    def _holds(self, error: BaseException) -> bool:
+        """Whether the policy tries this event again; its delay begins now."""
+        if self.options.retry is None:
+            return False
+        now = self.clock.monotonic()
+        elapsed = now - self.first_failed if self.failures else 0.0
+        chance = self.log.ground.seams.entropy.uniform(0.0, 1.0)
+        return self.options.retry.delay(self.failures + 1, classify(error), elapsed=elapsed, chance=chance) is not None
+
+    def _hold(self, error: BaseException) -> None:
+        assert self.options.retry is not None
+        now = self.clock.monotonic()
+        if not self.failures:
+            self.first_failed = now
+        self.failures += 1
+        self.counters.errors += 1
+        chance = self.log.ground.seams.entropy.uniform(0.0, 1.0)
+        wait = self.options.retry.delay(self.failures, classify(error), elapsed=now - self.first_failed, chance=chance)
+        self.not_before = now + (wait or 0.0)
+
+    async def _wait_to_retry(self) -> Directive:
+        """Hold this event's lane until its time has come; a command cuts the wait short and is heard first."""
+        now = self.clock.monotonic()
+        if now < self.not_before:
+            timer = asyncio.get_running_loop().call_later(self.not_before - now, self.wake.set)
+            try:
+                await self.wake.wait()
+            finally:
+                timer.cancel()
+            return CONTINUE
+        self.not_before = 0.0
+        return CONTINUE
+
+    # -- batches and lanes ----------------------------------------------------------------------
+
+    async def _batch_filled(self, entry: Entry) -> bool:
+        """Wait until a batch is full, nothing more can come, or `within` has passed since its first event."""
+        waiting = self.inbox.gather(entry, self.options.batch, self.may_take)
+        if waiting >= self.options.batch or len(self.inbox.entries) > 1 or self.ended == len(self.inputs):
+            self._batch_since = 0.0
+            return True
+        now = self.clock.monotonic()
+        if not self._batch_since:
+            self._batch_since = now
+        left = self._batch_since + self.options.within - now
+        if left <= 0:
+            self._batch_since = 0.0
+            return True
+        timer = asyncio.get_running_loop().call_later(left, self.wake.set)
+        try:
+            await self.wake.wait()
+        finally:
+            timer.cancel()
+        return False
+
+    _batch_since = 0.0
+
+    async def _pull_lanes(self, lanes: Lanes, entry: Entry, room: int) -> Directive:
+        """Keep the lanes filled from this entry and commit the prefix that is done."""
+        slots = lanes.slots
+        width = self.options.executor.count if self.options.executor is not None else self.options.concurrency
+        self.inbox.gather(entry, 2 * width, self.may_take)
+        begun = entry.done + len(slots)
+        if begun < entry.count and len(slots) < 2 * width:
+            items, now = await self.payloads(entry), self.clock.wall_ms()
+            stop = min(entry.count, entry.done + 2 * width)
+            lanes.submit([Slot(items[number], entry.edge.source, entry.ordinal(number), now) for number in range(begun, stop)])
+        calls = Calls(self.call, (), self._holds)
+        self.at = slots[0].at if self._contextual else self.clock.wall_ms()
+        most = min(room, self.limit)
+        while slots and slots[0].done and calls.crash is None and calls.taken < most:
+            slot = slots[0]
+            if self._contextual and slot.at != self.at:
+                break
+            if isinstance(slot.error, Exception) and self._retries(lanes, slot, slot.error):
+                break
+            slots.popleft()
+            calls.settle(slot.result, slot.error)
+        if not calls.taken and calls.crash is None:
+            await self.wake.wait()
+            return CONTINUE
+        if self.flushes:
+            await self.flush()
+        self._finish_step(entry, calls)
+        if calls.crash is not None:
+            raise Crashed(calls.crash)
+        return CONTINUE
+
+    def _retries(self, lanes: Lanes, slot: Slot, error: Exception) -> bool:
+        """Whether the slot's event is tried again; its lane waits, the others work on."""
+        retry = self.options.retry
+        if retry is None:
+            return False
+        now = self.clock.monotonic()
+        if not slot.failures:
+            slot.first_failed = now
+        slot.failures += 1
+        chance = self.log.ground.seams.entropy.uniform(0.0, 1.0)
+        wait = retry.delay(slot.failures, classify(error), elapsed=now - slot.first_failed, chance=chance)
+        if wait is None:
+            return False
+        self.counters.errors += 1
+        slot.done = False
+        asyncio.get_running_loop().call_later(wait, lanes.again, slot)
+        return True
+
+    def raise_failing(self) -> None:
+        """Under `on_error="fail"` the failed event is on record; now the stage ends."""
+        if self._failing is not None:
+            raise Failed(self._failing)
+
+
+class TransformStage(Handled):
+    """A running transform."""
+
+    machine = TRANSFORM
+
+    async def work(self, state: str) -> Directive:
+        if state == "draining":
+            return Transition(DrainComplete())
+        directive = await self.pull()
+        self.raise_failing()
+        return directive

@@ -1,0 +1,48 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness import Plan, answer, asked, find, names
+from benchmarks.report import svg, table
+
+SMALL = {"memory": 3_000, "idle": 20, "start": 1, "w8_depth": 600}
+"""Sizes at which a question is only shown to work."""
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_question_is_asked_and_answered_with_its_work_checked(name, tmp_path):
+    found = answer(name, Plan(SMALL.get(name, 300), 1, tmp_path))
+    assert [case.case for case in found.cases] == [case.name for case in find(name).cases]
+    for case in found.cases:
+        assert len(case.values) == 1
+        assert case.values[0] >= 0
+        assert len(case.ratios) == (1 if case.yardstick else 0)
+        assert (case.met is None) == (case.target == "")
+    assert asked(name) in table(found)
+    assert svg(found).count("<rect") == 1 + sum(2 if case.yardstick else 1 for case in found.cases)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_lists_every_question_with_what_it_asks():
+    done = subprocess.run([sys.executable, "-m", "benchmarks"], capture_output=True, text=True, check=True, cwd=ROOT, timeout=50)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == names()
+    assert all(asked(name) in done.stdout for name in names())
+
+
+def test_the_command_keeps_json_and_a_drawing_and_refuses_unknown_names(tmp_path):
+    options = ["--size", "100", "--rounds", "2", "--json", "--plot", "--results", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks", "w4_machine", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=50)
+    printed = json.loads(done.stdout)
+    made = sorted(tmp_path.iterdir())
+    assert [each.suffix for each in made] == [".json", ".svg"]
+    assert json.loads(made[0].read_text()) == printed
+    assert printed["machine"]["cores"] >= 1
+    assert printed["rounds"] == 2
+    refused = subprocess.run([sys.executable, "-m", "benchmarks", "w99"], capture_output=True, text=True, check=False, cwd=ROOT, timeout=50)
+    assert refused.returncode == 2
+    assert "w1_int" in refused.stderr

@@ -1,0 +1,76 @@
+"""What the documents say a reader can type, typed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands(text: str) -> list[str]:
+    """The lines of every shell block behind a `<!-- commands` marker."""
+    blocks = re.findall(r"<!-- commands.*?-->\s*```sh\n(.*?)```", text, flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def python_blocks(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A place that looks like the top of the checkout and may be written to."""
+    for name in ("examples", "README.md"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def environment():
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def test_the_readme_has_commands_to_run():
+    assert len(commands(README)) > 5
+
+
+def test_the_commands_of_the_readme_run_in_their_order(checkout):
+    for command in commands(README):
+        done = subprocess.run(["bash", "-c", command], cwd=checkout, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout or "words.csv" in command, f"{command} printed nothing"
+    assert (checkout / "words.csv").read_text().startswith("word,count\n")
+
+
+def test_the_first_flow_of_the_readme_prints_its_total(checkout):
+    program = checkout / "first.py"
+    program.write_text(python_blocks(README)[0])
+    done = subprocess.run([sys.executable, program], cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.stdout == "total: 2499950000\n", done.stderr
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/guarantees.md", "docs/flaws.md"])
+def test_the_links_of_a_page_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+def test_the_make_targets_of_the_readme_exist():
+    targets = re.findall(r"^make (\w+)$", README, flags=re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert {"demo", "test"} <= set(targets)
+    assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
+
+
+def test_every_test_that_a_promise_names_exists():
+    text = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 30
+    for file, test in named:
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert not test or f"def {test}(" in source, f"{file} has no {test}"

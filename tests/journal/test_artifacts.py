@@ -1,0 +1,78 @@
+"""Bytes under their own hash: kept once, whole or refused."""
+
+import hashlib
+
+import pytest
+
+from obzen_runtime.journal import ArtifactStore
+from obzen_runtime.kernel import IdValidationError, JournalDamaged, NotFound
+from obzen_runtime.testing import SimulatedDisk
+from tests.journal.kit import RUN
+
+
+def test_what_is_put_is_got_under_its_hash(tmp_path):
+    store = ArtifactStore(tmp_path / "artifacts")
+    for content in (b"", b"x", bytes(range(256)) * 1000):
+        name = store.put(content)
+        assert name == hashlib.sha256(content).hexdigest()
+        assert store.get(name) == content
+        assert store.exists(name)
+        path = tmp_path / "artifacts" / name[:2] / name[2:]
+        assert path.read_bytes() == content
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_same_bytes_are_kept_once():
+    disk = SimulatedDisk()
+    store = ArtifactStore(RUN / "artifacts", disk)
+    name = store.put(b"x")
+    count = disk.faults.count("replace")
+    assert store.put(b"x") == name
+    assert disk.faults.count("replace") == count
+
+
+def test_what_is_put_survives_a_power_cut():
+    disk = SimulatedDisk()
+    name = ArtifactStore(RUN / "artifacts", disk).put(b"x")
+    assert ArtifactStore(RUN / "artifacts", disk.power_cut()).get(name) == b"x"
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    store = ArtifactStore(tmp_path)
+    with pytest.raises(NotFound) as caught:
+        store.get("0" * 64)
+    assert caught.value.code == "artifact_not_found"
+    assert not store.exists("0" * 64)
+
+
+@pytest.mark.parametrize("name", ["", "../../etc/passwd", "0" * 63, "0" * 65, "G" * 64, "0" * 64 + "\n"])
+def test_a_name_that_is_no_hash_is_refused(tmp_path, name):
+    for use in (ArtifactStore(tmp_path).get, ArtifactStore(tmp_path).exists):
+        with pytest.raises(IdValidationError):
+            use(name)
+
+
+def test_every_flipped_bit_of_an_artifact_is_refused_and_putting_it_again_heals():
+    disk = SimulatedDisk()
+    store = ArtifactStore(RUN / "artifacts", disk)
+    content = b"snapshot of a state"
+    name = store.put(content)
+    path = RUN / "artifacts" / name[:2] / name[2:]
+    for bit in range(len(content) * 8):
+        damaged = bytearray(content)
+        damaged[bit >> 3] ^= 1 << (bit & 7)
+        disk.put(path, bytes(damaged))
+        with pytest.raises(JournalDamaged) as caught:
+            store.get(name)
+        assert caught.value.exit_code == 65
+    assert store.put(content) == name
+    assert store.get(name) == content
+
+
+def test_a_put_that_fails_leaves_nothing_under_the_name():
+    disk = SimulatedDisk()
+    disk.faults.plan("replace", 1)
+    store = ArtifactStore(RUN / "artifacts", disk)
+    with pytest.raises(OSError, match="Input/output"):
+        store.put(b"x")
+    assert not store.exists(hashlib.sha256(b"x").hexdigest())

@@ -1,0 +1,193 @@
+"""Reading a run's journal beside its writer, after its death and after its end, without a lock and without a change."""
+
+import asyncio
+
+import pytest
+
+from obzen_runtime.events import RunCompleted
+from obzen_runtime.journal import SegmentJournal, SegmentReader
+from obzen_runtime.journal.reader import Log
+from obzen_runtime.kernel import JournalDamaged, NotFound
+from obzen_runtime.testing import Crashed, SimulatedDisk
+from tests.journal.kit import FIRST, LOCK, RUN, SEGMENTS, WATERMARK, block, collect, entries, flipped, mark, opened, recover
+from tests.journal.test_damage import bounds, changed
+
+
+def reader_of(disk):
+    return SegmentReader.open(RUN, files=disk)
+
+
+async def test_a_reader_sees_what_a_living_writer_has_written():
+    disk = SimulatedDisk()
+    journal = opened(disk, segment_bytes=1024)
+    reader = reader_of(disk)
+    assert (reader.head, reader.closed, await collect(reader.read())) == (0, False, [])
+    made = []
+    for number in range(12):
+        made.append([block(number, 300)])
+        journal.append(made[-1])
+        assert await collect(reader.read()) == entries(made)
+    assert await collect(reader.read(3, 5)) == entries(made)[2:4]
+    assert await collect(reader.read(5, 100, kinds=frozenset({RunCompleted}))) == []
+    await journal.close()
+    assert (reader.refresh(), reader.closed) == (12, True)
+
+
+async def test_a_reader_takes_no_lock_and_changes_nothing():
+    disk = SimulatedDisk()
+    journal = opened(disk, segment_bytes=1024)
+    for number in range(6):
+        journal.append([block(number, 300)])
+    before = {path: disk.content(path) for path in disk.paths}
+    calls = len(disk.faults.calls)
+    assert len(await collect(reader_of(disk).read())) == 6
+    assert {operation for operation, _ in disk.faults.calls[calls:]} == {"read"}
+    assert {path: disk.content(path) for path in disk.paths} == before
+    await journal.close()
+
+
+async def test_an_incomplete_last_frame_is_not_there_yet():
+    disk = SimulatedDisk()
+    journal = opened(disk)
+    made = [[mark(0)], [block(1, 300)]]
+    journal.append(made[0])
+    before = len(disk.content(FIRST))
+    journal.append(made[1])
+    live = disk.killed()
+    content = live.content(FIRST)
+    old_mark = disk.killed()
+    for size in range(before, len(content) + 1, 3):
+        state = changed(old_mark, FIRST, content[:size])
+        state.put(WATERMARK, None)  # what the writer of this moment had said: nothing yet
+        reader = reader_of(state)
+        assert reader.head == (2 if size == len(content) else 1)
+        state.put(FIRST, content)
+        assert await collect(reader.read()) == entries(made)
+
+
+async def test_a_reader_opened_at_every_byte_of_a_writers_life_reads_the_acknowledged_part():
+    whole = SimulatedDisk()
+    journal = opened(whole, segment_bytes=512)
+    made = [[block(number, 150)] for number in range(5)]
+    for records in made:
+        journal.append(records)
+    total = sum(len(whole.content(path)) for path in whole.paths if path.parent == SEGMENTS)
+    for budget in range(0, total, 5):
+        disk = SimulatedDisk()
+        disk.faults.budget = budget
+        journal = opened(disk, segment_bytes=512)
+        written = 0
+        with pytest.raises(Crashed):
+            for records in made:
+                written = journal.append(records)
+        state = disk.killed()
+        reader = reader_of(state)
+        assert await collect(reader.read()) == entries(made)[:written]
+        recover(state)
+        again = opened(state, segment_bytes=512)
+        again.append([mark(77)])
+        assert await collect(reader.read()) == entries([*made[:written], [mark(77)]])
+
+
+async def test_a_reader_refuses_damage_below_what_was_written():
+    disk = SimulatedDisk()
+    journal = opened(disk)
+    for number in range(3):
+        journal.append([mark(number)])
+    content = disk.content(FIRST)
+    with pytest.raises(JournalDamaged, match="positions up to 3 were written"):
+        reader_of(changed(disk, FIRST, flipped(content, 200 * 8)))
+    with pytest.raises(JournalDamaged):
+        reader_of(changed(disk, FIRST, content[: bounds(content)[2]]))
+    with pytest.raises(JournalDamaged):
+        reader_of(changed(disk, FIRST, None))
+    with pytest.raises(JournalDamaged):
+        reader_of(changed(disk, FIRST, content[:20]))
+    reader = reader_of(disk)
+    disk.put(FIRST, flipped(content, 200 * 8))
+    with pytest.raises(JournalDamaged):
+        await collect(reader.read())
+    await asyncio.gather(journal.close())
+
+
+async def test_a_reader_after_a_power_cut_reads_up_to_the_cut():
+    disk = SimulatedDisk()
+    journal = opened(disk)
+    for number in range(3):
+        journal.append([mark(number)])
+    cut = disk.power_cut(disk.unsynced())
+    content = cut.content(FIRST)
+    cut.put(FIRST, flipped(content, (bounds(content)[1] + 9) * 8))
+    assert await collect(reader_of(cut).read()) == entries([[mark(0)]])
+
+
+async def test_a_reader_refuses_a_bad_header_before_another_segment():
+    disk = SimulatedDisk()
+    journal = opened(disk, segment_bytes=512)
+    for number in range(5):
+        journal.append([block(number, 300)])
+    with pytest.raises(JournalDamaged, match="another segment follows"):
+        reader_of(changed(disk, FIRST, flipped(disk.content(FIRST), 80)))
+
+
+async def test_a_reader_finds_a_missing_segment_when_it_comes_there():
+    disk = SimulatedDisk()
+    journal = opened(disk, segment_bytes=512)
+    for number in range(5):
+        journal.append([block(number, 300)])
+    paths = [path for path in disk.paths if path.parent == SEGMENTS]
+    reader = reader_of(changed(disk, paths[1], None))
+    with pytest.raises(JournalDamaged, match="were written"):
+        await collect(reader.read())
+    with pytest.raises(NotFound):
+        await collect(reader_of(changed(disk, paths[0], None)).read())
+
+
+async def test_no_journal_is_no_reader():
+    with pytest.raises(NotFound) as caught:
+        reader_of(SimulatedDisk())
+    assert (caught.value.code, caught.value.exit_code) == ("run_not_found", 64)
+    with pytest.raises(NotFound):
+        list(Log(SimulatedDisk(), []).read(1, 2, None))
+
+
+async def test_a_tail_of_a_closed_journal_ends():
+    disk = SimulatedDisk()
+    journal = opened(disk)
+    journal.append([mark(0), mark(1)])
+    await journal.close()
+    assert await collect(reader_of(disk).tail()) == entries([[mark(0), mark(1)]])
+    assert await collect(reader_of(disk).tail(2)) == entries([[mark(0), mark(1)]])[1:]
+    assert await collect(reader_of(disk).tail(5)) == []
+
+
+async def test_a_tail_of_a_dead_writer_ends():
+    disk = SimulatedDisk()
+    opened(disk).append([mark(0)])
+    disk.put(LOCK, None)
+    assert await collect(reader_of(disk).tail()) == entries([[mark(0)]])
+
+
+async def test_a_tail_follows_a_living_writer_over_rolls_until_it_closes(monkeypatch):
+    monkeypatch.setattr("obzen_runtime.journal.reader._POLL", 0)
+    disk = SimulatedDisk()
+    journal = opened(disk, segment_bytes=1024)
+    following = asyncio.ensure_future(collect(reader_of(disk).tail(kinds=frozenset({RunCompleted}))))
+    for number in range(50):
+        journal.append([block(number, 100), RunCompleted(at=number)])
+        for _ in range(3):
+            await asyncio.sleep(0)
+    await journal.close()
+    assert [entry.position for entry in await following] == list(range(2, 101, 2))
+
+
+async def test_a_reader_on_the_real_disk_follows_a_writer(tmp_path, monkeypatch):
+    monkeypatch.setattr("obzen_runtime.journal.reader._POLL", 0)
+    journal = SegmentJournal.open(tmp_path / "r")
+    following = asyncio.ensure_future(collect(SegmentReader.open(tmp_path / "r").tail()))
+    made = [[mark(number)] for number in range(20)]
+    for records in made:
+        journal.append(records)
+        await asyncio.sleep(0)
+    await journal.close()
+    assert await following == entries(made)

@@ -1,0 +1,132 @@
+"""Batches: full where they can be, whole or one by one."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+import obzen_runtime as oz
+from tests.stages.kit import Seen, VirtualClock, ints, passed, passing, play, through
+
+
+def test_a_batch_handler_gets_full_batches_and_a_rest():
+    sizes: list[int] = []
+
+    @oz.transform(batch=100)
+    def double(items: list[int]) -> list[int]:
+        sizes.append(len(items))
+        return [2 * item for item in items]
+
+    done, seen = through(double, count=1050)
+    passed(done)
+    assert seen == [2 * x for x in range(1050)]
+    assert sizes == [100] * 10 + [50]
+    assert done.parents("double") == {n: ("s", n) for n in range(1050)}
+
+
+def test_a_slow_batch_handler_still_gets_full_batches():
+    sizes: list[int] = []
+    clock = VirtualClock()
+
+    @oz.transform(batch=100)
+    def slow(items: list[int]) -> list[int]:
+        clock.spend(0.5)
+        sizes.append(len(items))
+        return items
+
+    done = play(oz.Flow("f", ints(500) >> slow >> Seen().sink()), clock=clock)
+    assert done.state == "drained"
+    assert sizes == [100] * 5
+
+
+def test_a_partial_batch_is_given_after_within():
+    sizes: list[tuple[float, int]] = []
+    clock = VirtualClock()
+
+    @oz.source
+    async def slowly() -> AsyncIterator[int]:
+        for n in range(6):
+            yield n
+            if n % 2:
+                await passing(10)
+
+    @oz.transform(batch=100, within=0.5)
+    async def gather(items: list[int]) -> list[int]:
+        sizes.append((round(clock.now - 1000, 1), len(items)))
+        return items
+
+    seen = Seen()
+    done = play(oz.Flow("f", slowly >> gather >> seen.sink()), clock=clock)
+    passed(done)
+    assert seen == list(range(6))
+    assert sizes == [(0.5, 2), (10.5, 2), (20.5, 2)]
+
+
+def test_none_in_a_batch_drops_that_event():
+    @oz.transform(batch=10)
+    async def odd(items: list[int]) -> list[int | None]:
+        return [item if item % 2 else None for item in items]
+
+    done, seen = through(odd, count=25)
+    passed(done)
+    assert seen == list(range(1, 25, 2))
+    assert done["odd"].dropped == 13
+    assert done.parents("odd") == {n: ("s", 2 * n + 1) for n in range(12)}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_failing_batch_is_tried_one_by_one(asynchronous):
+    calls: list[list[int]] = []
+
+    def work(items: list[int]) -> list[int]:
+        calls.append(list(items))
+        if 7 in items:
+            raise ValueError("seven")
+        return items
+
+    if asynchronous:
+
+        @oz.transform(batch=5)
+        async def careful(items: list[int]) -> list[int]:
+            return work(items)
+
+    else:
+        careful = oz.transform(batch=5)(work).named("careful")
+
+    done, seen = through(careful, count=10)
+    passed(done)
+    assert seen == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert [letter.event for letter in done.letters()] == [7]
+    assert calls == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [5], [6], [7], [8], [9]]
+
+
+@pytest.mark.parametrize("wrong", [lambda items: items[:-1], lambda items: 5, lambda items: (*items,)], ids=["short", "int", "tuple"])
+def test_a_batch_handler_that_returns_something_else_is_told_so(wrong):
+    @oz.transform(batch=5)
+    def careless(items: list[int]) -> list[int]:
+        return wrong(items)
+
+    done, seen = through(careless, count=5)
+    assert done.state == "drained"
+    assert not seen
+    assert len(done.letters()) == 5
+    assert "a list with one output per event" in done.letters()[0].error.remedy
+
+
+def test_the_context_of_a_batch_names_its_first_event_also_when_tried_one_by_one():
+    ids: list[tuple[str, list[int]]] = []
+
+    @oz.transform(batch=4)
+    def gather(items: list[int], ctx: oz.Context) -> list[int]:
+        ids.append((ctx.event.id, list(items)))
+        if 5 in items:
+            raise ValueError("five")
+        return items
+
+    _, seen = through(gather, count=12)
+    assert len(seen) == 11
+    assert ids == [
+        ("s@0", [0, 1, 2, 3]),
+        ("s@4", [4, 5, 6, 7]),
+        *((f"s@{n}", [n]) for n in (4, 5, 6, 7)),
+        ("s@8", [8, 9, 10, 11]),
+    ]
