@@ -34,6 +34,9 @@ __all__ = [
     "Contract",
     "Cursor",
     "DeadLetter",
+    "DeliveryIntent",
+    "DeliveryResolved",
+    "Dropped",
     "End",
     "EndKind",
     "Input",
@@ -47,6 +50,7 @@ __all__ = [
     "RunCancelled",
     "RunCompleted",
     "RunFailed",
+    "RunForked",
     "RunResumed",
     "RunStarted",
     "Runs",
@@ -167,6 +171,12 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     """Outputs already given for the current input, or keys already emitted, in first-seen order."""
     gaps: dict[str, tuple[tuple[int, int], ...]] = {}
     """Per upstream the ranges [start, stop) below `next` not yet done (unordered concurrency)."""
+    mark: bytes = b""
+    """The stage's place outside the run, in msgpack: the last offset a source gave, where a sink stands in what it writes."""
+    since: int = 0
+    """Items a source gave after the offset `mark`; all it gave when it has none."""
+    crc: int = 0
+    """CRC-32 of all a source without offsets gave, item by item, so that the same items are known again."""
 
 
 class Offsets(msgspec.Struct, frozen=True, array_like=True, tag="offsets"):
@@ -243,6 +253,26 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, tag="receipt", ta
     errors: tuple[Lost, ...] = ()
 
 
+class DeliveryIntent(msgspec.Struct, frozen=True, omit_defaults=True, tag="delivery.intent", tag_field="kind"):
+    """A `sensitive` sink is about to deliver one event; without a receipt behind it, nobody knows whether it did."""
+
+    stage: str
+    at: int
+    upstream: str
+    event: int
+
+
+class DeliveryResolved(msgspec.Struct, frozen=True, omit_defaults=True, tag="delivery.resolved", tag_field="kind"):
+    """What became of a delivery in doubt: a person, or a policy, decided."""
+
+    stage: str
+    at: int
+    upstream: str
+    event: int
+    outcome: Literal["doubted", "delivered", "deliver", "dead"]
+    """`doubted`: found without a receipt; `delivered`: it was; `deliver`: it was not, deliver it; `dead`: give it up as a dead letter."""
+
+
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True, tag="dead_letter", tag_field="kind"):
     """An event that could not be processed, kept with its error. It is event `dead_letters@ordinal`."""
 
@@ -290,6 +320,19 @@ class RunResumed(msgspec.Struct, frozen=True, omit_defaults=True, tag="run.resum
     epoch: int
     tail_lost: tuple[int, int] | None = None
     """Bytes [from, to) of the last segment cut away by recovery."""
+    code: dict[str, str] = {}
+    """Per stage whose code has changed since: its new fingerprint."""
+
+
+class RunForked(msgspec.Struct, frozen=True, omit_defaults=True, tag="run.forked", tag_field="kind"):
+    """From here on this is another run, which shares the past with `origin` up to this record."""
+
+    run_id: str
+    origin: str
+    """The run it was forked from."""
+    at: int
+    live: bool = False
+    """Whether it may deliver; else its sinks take their inputs and call nobody."""
 
 
 class RunCompleted(msgspec.Struct, frozen=True, omit_defaults=True, tag="run.completed", tag_field="kind"):
@@ -392,6 +435,14 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True, tag="checkpoin
     """Positions of effect intents without an outcome."""
     dead_letters: int = 0
     """Next ordinal of `dead_letters`."""
+    floor: int = 0
+    """The oldest position that some stage has not taken yet: reading from here on is enough to resume; 0 when unknown."""
+    taken_ends: dict[str, dict[str, EndKind]] = {}
+    """Per stage the upstreams whose end it took."""
+    edges: dict[str, tuple[int, int]] = {}
+    """Per edge the events delivered and accounted for since the start of the run."""
+    snapshots: dict[str, int] = {}
+    """Per stage with state the position of its last snapshot."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True, tag="snapshot", tag_field="kind"):
@@ -401,6 +452,19 @@ class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True, tag="snapshot", 
     artifact: str
     taken: int
     at: int
+    cursor: Cursor | None = None
+    """The actor's position when the state was taken."""
+    floor: int = 0
+    """The oldest position that holds inputs taken after it; 0 when unknown."""
+
+
+class Dropped(msgspec.Struct, frozen=True, omit_defaults=True, tag="journal.dropped", tag_field="kind"):
+    """Records below `upto` are no longer kept here; every position they held was passed by all who needed them."""
+
+    upto: int
+    at: int
+    archive: str = ""
+    """Directory they were moved to; empty when they were deleted."""
 
 
 class Loss(msgspec.Struct, frozen=True, omit_defaults=True, tag="loss", tag_field="kind"):
@@ -429,6 +493,10 @@ Record = (
     | Checkpoint
     | Snapshot
     | Loss
+    | DeliveryIntent
+    | DeliveryResolved
+    | RunForked
+    | Dropped
 )
 """Everything a journal holds."""
 
@@ -451,6 +519,10 @@ KINDS: Mapping[int, type[Record]] = MappingProxyType(
         15: Checkpoint,
         16: Snapshot,
         17: Loss,
+        18: DeliveryIntent,
+        19: DeliveryResolved,
+        20: RunForked,
+        21: Dropped,
     }
 )
 """Number of each record type in a frame. 255 is the seal of a segment and belongs to the journal."""

@@ -136,6 +136,10 @@ def test_kind_numbers_are_as_they_were_first_given():
         15: "checkpoint",
         16: "snapshot",
         17: "loss",
+        18: "delivery.intent",
+        19: "delivery.resolved",
+        20: "run.forked",
+        21: "journal.dropped",
     }
 
 

@@ -11,7 +11,7 @@ from obzen_runtime.actor.mailbox import Mailbox
 from obzen_runtime.actor.watch import Watchdog
 from obzen_runtime.events import ActorCompleted
 from obzen_runtime.fsm import Machine
-from obzen_runtime.journal import Journal
+from obzen_runtime.journal import ArtifactStore, Journal
 from obzen_runtime.kernel import ErrorInfo, Seams
 
 __all__ = ["Actor", "Continue", "Control", "Directive", "Ended", "Ground", "Terminate", "Transition"]
@@ -94,6 +94,8 @@ class Ground:
     seams: Seams = field(default_factory=Seams)
     watchdog: Watchdog = field(default_factory=Watchdog)
     run_id: str = ""
+    artifacts: ArtifactStore | None = None
+    """Where snapshots are kept; None for a run in memory."""
     on_state: Callable[[str], None] = _nobody
     """Told each new state after the actions that led to it have run."""
     stop_within: float = 30.0

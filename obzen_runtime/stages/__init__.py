@@ -27,6 +27,7 @@ from obzen_runtime.stages.schema import Copied, Declared, Parameter, Signature, 
 from obzen_runtime.stages.sink import Sink, SinkStage, sink
 from obzen_runtime.stages.source import Bad, Progress, Source, SourceStage, source
 from obzen_runtime.stages.stage import DEAD_LETTERS, Counters, Letters, Log, Stage
+from obzen_runtime.stages.standing import Standing
 from obzen_runtime.stages.stateful import Fold, Stateful, Top, fold, stage, stateful, top
 from obzen_runtime.stages.transform import Transform, transform
 
@@ -79,6 +80,7 @@ __all__ = [
     "Source",
     "SourceStage",
     "Stage",
+    "Standing",
     "Start",
     "Stateful",
     "Suspend",

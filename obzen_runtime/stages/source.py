@@ -108,7 +108,7 @@ class SourceStage(Stage):
     async def work(self, state: str) -> Directive:
         if state == "draining":
             return Transition(DrainComplete())
-        room = self.room()
+        room = self._room()
         if not room:
             await self.wake.wait()
             return CONTINUE

@@ -33,6 +33,7 @@ from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.edge import Edge, Entry, Inbox
 from obzen_runtime.stages.machines import TERMINAL, Crash, Fail, InputEnded, Suspend
 from obzen_runtime.stages.node import Node
+from obzen_runtime.stages.standing import Standing
 from obzen_runtime.stages.step import BlockTooLarge, Made, columns, halves
 
 __all__ = ["CONTINUE", "DEAD_LETTERS", "MOST", "Counters", "Crashed", "Failed", "Letters", "Log", "Pace", "Stage"]
@@ -192,6 +193,8 @@ class Stage:
         self.error: ErrorInfo | None = None
         self.end_kind: EndKind = "natural"
         self.tasks: set[asyncio.Task[None]] = set()
+        self.standing = Standing()
+        """Where an earlier process left it."""
         self._stall: asyncio.TimerHandle | None = None
         self.logger = logger(actor=self.name, run=log.ground.run_id)
 
@@ -229,6 +232,16 @@ class Stage:
         return ActorCompleted(self.name, state, reason, at, self.written, self.end_kind)
 
     # -- life ---------------------------------------------------------------------------------
+
+    def restore(self, standing: Standing) -> None:
+        """Before it starts: be where an earlier process left it. Waiting inputs are offered again afterwards."""
+        self.standing = standing
+        self.written = standing.written
+        self.next, self.taken, self.within = dict(standing.cursor.next), standing.cursor.taken, standing.cursor.within
+        self.ends = dict(standing.ends)
+        self.ended = len(standing.ends)
+        for name, count in standing.counters.items():
+            setattr(self.counters, name, count)
 
     async def initialize(self) -> None:
         """Make what the stage needs before it is ready."""
@@ -273,7 +286,7 @@ class Stage:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def room(self) -> int:
+    def _room(self) -> int:
         """Events the stage may write now; 0 while some edge withholds credit."""
         room = self._fit if self.edges else MOST
         for edge in self.edges:
@@ -306,7 +319,7 @@ class Stage:
         if entry.end is not None:
             self.take_end(entry)
             return CONTINUE
-        room = self.room()
+        room = self._room()
         if not room or not self.may_take(entry):
             await self.wake.wait()
             return CONTINUE

@@ -241,7 +241,7 @@ class StatefulStage(Stage):
 
     async def _drain(self) -> Directive:
         """One block of the final emission."""
-        room = self.room()
+        room = self._room()
         if not room:
             await self.wake.wait()
             return CONTINUE
