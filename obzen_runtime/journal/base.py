@@ -126,6 +126,13 @@ class Journal(Protocol):
         """Like `read`, but goes on: waits for each next append and ends when the journal is closed."""
         ...
 
+    async def last(self, kinds: frozenset[type[Record]]) -> Entry | None:
+        """The newest record of these types; None when none is kept.
+
+        Costs what lies behind it, not the history before it.
+        """
+        ...
+
     def forget(self, below: int) -> None:
         """Records below this position are no longer needed here; a journal that keeps all ignores it."""
         ...

@@ -85,6 +85,12 @@ class MemoryJournal:
             self._waiters.append(waiter)
             await waiter
 
+    async def last(self, kinds: frozenset[type[Record]]) -> Entry | None:
+        for back, record in enumerate(reversed(self._records)):
+            if type(record) in kinds:
+                return Entry(self._head - back, record)
+        return None
+
     def forget(self, below: int) -> None:
         if self.keep:
             return

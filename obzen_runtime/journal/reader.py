@@ -27,7 +27,7 @@ from obzen_runtime.journal.place import Place
 from obzen_runtime.journal.scan import Fault, Segment, Walk, Window, damaged, first_link, records_of
 from obzen_runtime.kernel import Files, NotFound, SystemFiles
 
-__all__ = ["Log", "SegmentReader", "kind_numbers", "newest_records"]
+__all__ = ["Log", "SegmentReader", "kind_numbers", "newest_records", "numbers"]
 
 _MOST_ENTRIES = 256
 _MOST_BYTES = 128 << 10
@@ -38,7 +38,12 @@ _BASE = attrgetter("header.base")
 
 def kind_numbers(kinds: frozenset[type[Record]] | None) -> frozenset[int] | None:
     """The numbers in the frames for record types."""
-    return None if kinds is None else frozenset(number for number, kind in KINDS.items() if kind in kinds)
+    return None if kinds is None else numbers(kinds)
+
+
+def numbers(kinds: frozenset[type[Record]]) -> frozenset[int]:
+    """As `kind_numbers`, for types that are given."""
+    return frozenset(number for number, kind in KINDS.items() if kind in kinds)
 
 
 class Log:
@@ -58,6 +63,26 @@ class Log:
                 fault = walk.fault or Fault(walk.offset, walk.position, "the file ends")
                 raise damaged(segment.path, fault, f"positions up to {segment.last} were written")
             start = walk.position
+
+    async def last(self, head: int, kinds: frozenset[int]) -> Entry | None:
+        """The newest record of these kinds up to `head`; gives the loop its turn between two looks."""
+        for start, stop in self._backwards(head):
+            found = None
+            for entries in self.read(start, stop, kinds):
+                found = entries[-1] if entries else found
+                await asyncio.sleep(0)
+            if found is not None:
+                return found
+        return None
+
+    def _backwards(self, head: int) -> Iterator[tuple[int, int]]:
+        """Ranges [start, stop) that cover the log from its end to its beginning: what an index tells apart, else whole segments."""
+        stop = head + 1
+        for segment in reversed(tuple(self.segments)):
+            for start in (*reversed(segment.index.positions()), segment.header.base):
+                if start < stop:
+                    yield start, stop
+                    stop = start
 
     def _entries(self, walk: Walk, start: int, stop: int, kinds: frozenset[int] | None) -> Iterator[list[Entry]]:
         entries: list[Entry] = []
@@ -156,6 +181,10 @@ class SegmentReader:
                 return
             looks += 1
             await asyncio.sleep(_POLL)
+
+    async def last(self, kinds: frozenset[type[Record]]) -> Entry | None:
+        """The newest record of these types that is there now; None when there is none."""
+        return await self._log.last(self.refresh(), numbers(kinds))
 
     def _begin(self) -> None:
         """Take all segments but the last by their names and headers."""

@@ -81,6 +81,10 @@ class Index:
         self._offsets.append(offset)
         self.next = offset + _INDEX_STEP
 
+    def positions(self) -> tuple[int, ...]:
+        """The first positions of the frames noted, ascending."""
+        return tuple(self._positions)
+
     def find(self, position: int) -> tuple[int, int] | None:
         """Position and offset of the last noted frame that does not begin after `position`."""
         place = bisect_right(self._positions, position) - 1

@@ -20,7 +20,7 @@ from obzen_runtime.events import Block, Record
 from obzen_runtime.journal.base import Entry, Fsync, Level, Memory, Os
 from obzen_runtime.journal.commit import Commit, Work
 from obzen_runtime.journal.place import Place
-from obzen_runtime.journal.reader import Log, kind_numbers
+from obzen_runtime.journal.reader import Log, kind_numbers, numbers
 from obzen_runtime.journal.recovery import Opened, Recovery, take_over
 from obzen_runtime.journal.watermark import FENCE, FENCE_AT
 from obzen_runtime.journal.writer import Identity, Writer
@@ -189,6 +189,12 @@ class SegmentJournal:
             waiter = asyncio.get_running_loop().create_future()
             self._tails.append(waiter)
             await waiter
+
+    async def last(self, kinds: frozenset[type[Record]]) -> Entry | None:
+        self._check_failed()
+        found = await self._log.last(self._head, numbers(kinds))
+        self._check_failed()
+        return found
 
     def forget(self, below: int) -> None:
         """Everything is kept."""

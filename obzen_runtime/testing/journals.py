@@ -433,6 +433,29 @@ async def forgetting_keeps_what_is_above(harness: Harness) -> None:
     await journal.close()
 
 
+async def the_newest_of_some_kinds_is_found(harness: Harness) -> None:
+    journal = await harness.journal()
+    wanted = frozenset[type[Record]]({RunCompleted, Block})
+    _expect(await journal.last(wanted), None, "the newest of an empty journal")
+    journal.append([_mark(1), RunCompleted(at=2), _mark(3)])
+    _expect(await journal.last(wanted), Entry(2, RunCompleted(at=2)), "in the middle of a frame")
+    journal.append([RunCompleted(at=4)])
+    _expect(await journal.last(wanted), Entry(4, RunCompleted(at=4)), "at the head")
+    _expect(await journal.last(frozenset()), None, "no kinds")
+    _expect(await journal.last(frozenset({DeadLetter})), None, "a kind that is not there")
+    await journal.close()
+
+
+async def the_newest_is_found_behind_thousands_of_others(harness: Harness) -> None:
+    journal = await harness.journal()
+    journal.append([RunCompleted(at=1), RunCompleted(at=2)])
+    for number in range(3_000):
+        journal.append([_mark(number)])
+    _expect(await journal.last(frozenset({RunCompleted})), Entry(2, RunCompleted(at=2)), "far back")
+    _expect(await journal.last(frozenset({ActorState})), Entry(3_002, _mark(2_999)), "the head")
+    await journal.close()
+
+
 async def records_are_there_after_close_and_open(harness: Harness) -> None:
     records = sample_records()
     journal = await harness.journal()
@@ -519,6 +542,8 @@ _PLAIN: tuple[Callable[[Harness], Awaitable[None]], ...] = (
     bytes_of_every_length_come_back,
     ten_thousand_appends_have_gapless_positions,
     forgetting_keeps_what_is_above,
+    the_newest_of_some_kinds_is_found,
+    the_newest_is_found_behind_thousands_of_others,
 )
 _SURVIVING: tuple[Callable[[Harness], Awaitable[None]], ...] = (
     records_are_there_after_close_and_open,

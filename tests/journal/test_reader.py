@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from obzen_runtime.events import RunCompleted
-from obzen_runtime.journal import SegmentJournal, SegmentReader
+from obzen_runtime.events import DeadLetter, RunCompleted
+from obzen_runtime.journal import Entry, SegmentJournal, SegmentReader
 from obzen_runtime.journal.reader import Log
 from obzen_runtime.kernel import JournalDamaged, NotFound
 from obzen_runtime.testing import Crashed, SimulatedDisk
@@ -191,3 +191,39 @@ async def test_a_reader_on_the_real_disk_follows_a_writer(tmp_path, monkeypatch)
         await asyncio.sleep(0)
     await journal.close()
     assert await following == entries(made)
+
+
+async def test_the_newest_of_a_kind_is_found_without_reading_the_history():
+    disk = SimulatedDisk()
+    journal = opened(disk, segment_bytes=4096)
+    for number in range(100):
+        journal.append([block(number, 300)])
+    journal.append([RunCompleted(at=7), mark(1)])
+    await journal.close()
+    reader, journal, wanted = reader_of(disk), opened(disk), frozenset({RunCompleted})
+    for of in (reader, journal):
+        disk.faults.calls.clear()
+        assert await of.last(wanted) == Entry(101, RunCompleted(at=7))
+        assert len({path for operation, path in disk.faults.calls if operation == "read" and path.suffix == ".seg"}) == 1
+    assert await reader.last(frozenset({DeadLetter})) is None
+    await journal.close()
+
+
+async def test_the_newest_of_a_kind_is_read_from_the_end_of_a_segment_backwards():
+    disk = SimulatedDisk()
+    journal = opened(disk)
+    for number in range(40):
+        journal.append([block(number, 64 << 10)])
+    journal.append([RunCompleted(at=7)])
+    starts = []
+    read = disk.read
+
+    def noted(path, start=0, size=-1):
+        starts.append(start)
+        return read(path, start, size)
+
+    disk.read = noted
+    assert await journal.last(frozenset({RunCompleted})) == Entry(41, RunCompleted(at=7))
+    assert min(starts) > 2 << 20
+    assert await journal.last(frozenset({DeadLetter})) is None
+    await journal.close()
