@@ -44,10 +44,12 @@ from obzen_runtime.kernel import (
     ObzenError,
     RunId,
     Seams,
+    SystemFiles,
     UsageError,
     new_run_id,
     versions,
 )
+from obzen_runtime.orders import Listener, command_of
 from obzen_runtime.stages import code_fingerprint, schema_fingerprint
 
 try:
@@ -127,6 +129,8 @@ class Handle:
         ground = Ground(journal, opening.seams, self.watchdog, run_id)
         self.pipeline = Pipeline(flow, ground, manual=opening.manual)
         self._owns_process = opening.owns_process
+        listens = isinstance(opening.seams.files, SystemFiles)  # a simulated disk has no FIFOs
+        self._orders = Listener(directory, lambda order: self.pipeline.command(command_of(order))) if directory and listens else None
         self._task: asyncio.Task[Report] | None = None
         self._over = False
 
@@ -145,6 +149,8 @@ class Handle:
             raise UsageError("a handle runs its flow once", remedy="Start the flow again for another run.")
         loop = asyncio.get_running_loop()
         self.watchdog.start(loop, signals=tuple(map(int, _SIGNALS)) if signals else (), on_signal=signals)
+        if self._orders is not None:
+            self._orders.open(loop)
         self._task = loop.create_task(self._live(), name=f"obzen {self.flow.name}")
 
     @property
@@ -168,6 +174,8 @@ class Handle:
     async def _live(self) -> Report:
         """The run, and what must be put away after it."""
         await self.pipeline.run()
+        if self._orders is not None:
+            self._orders.close()
         report = self.report()
         self._over = True
         if self.pipeline.stuck and self._owns_process:
