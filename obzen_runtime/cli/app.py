@@ -13,6 +13,7 @@ from obzen_runtime.cli.inspect import InspectOptions, inspect
 from obzen_runtime.cli.run import RunOptions, run
 from obzen_runtime.cli.runs import ListOptions, runs
 from obzen_runtime.cli.say import hint, say, silence
+from obzen_runtime.cli.stop import StopOptions, stop
 from obzen_runtime.kernel import VERSION
 
 __all__ = ["app", "execute", "main"]
@@ -49,6 +50,7 @@ def _tell_version(options: Common) -> int:
 
 
 add(app, "run", RunOptions, run)
+add(app, "stop", StopOptions, stop)
 add(app, "runs", ListOptions, runs)
 add(app, "inspect", InspectOptions, inspect)
 add(app, "draw", DrawOptions, draw)

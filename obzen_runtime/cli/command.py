@@ -16,13 +16,26 @@ import typer
 from obzen_runtime.cli.say import hint, silence
 from obzen_runtime.kernel import ErrorInfo, ObzenError, error_from
 
-__all__ = ["EXIT_BUG", "EXIT_DAMAGED", "EXIT_FAILED", "EXIT_IO", "EXIT_USAGE", "Common", "add", "exit_code_of", "tell", "told"]
+__all__ = [
+    "EXIT_BUG",
+    "EXIT_DAMAGED",
+    "EXIT_FAILED",
+    "EXIT_IO",
+    "EXIT_LATER",
+    "EXIT_USAGE",
+    "Common",
+    "add",
+    "exit_code_of",
+    "tell",
+    "told",
+]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 64
 EXIT_DAMAGED = 65
 EXIT_BUG = 70
 EXIT_IO = 74
+EXIT_LATER = 75
 _EXIT_INTERRUPTED = 130
 
 

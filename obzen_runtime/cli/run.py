@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from obzen_runtime.cli.command import EXIT_FAILED, Common, exit_code_of
+from obzen_runtime.cli.command import EXIT_FAILED, EXIT_LATER, Common, exit_code_of
 from obzen_runtime.cli.find import near
 from obzen_runtime.cli.live import Lines, Table
 from obzen_runtime.cli.loading import load, settings_from
@@ -45,8 +45,8 @@ def run(options: RunOptions) -> int:
     """Run the flow that a Python file defines, to its end.
 
     Ctrl-C suspends it, a second one cancels it. Exit codes: 0 drained, 1 the run failed, 64 wrong usage, 65 the
-    journal is damaged, 70 a bug, 74 input or output failed, 75 the run is locked, 78 the flow is invalid, 130 and 143
-    ended by a signal.
+    journal is damaged, 70 a bug, 74 input or output failed, 75 the run is locked, or
+    was ended by `obzen stop`, 78 the flow is invalid, 130 and 143 ended by a signal.
     """
     loaded = load(options.file)
     flow = loaded.flow.bind(settings_from(options.set))
@@ -67,6 +67,8 @@ def run(options: RunOptions) -> int:
         return exit_code_of(report.error)
     if number is not None:
         return 128 + number
+    if report.state == "cancelled":
+        return EXIT_LATER  # by an order from elsewhere: it is not done, and can be gone on with
     return EXIT_FAILED if report.state == "failed" or (options.strict and report.dead_letters) else 0
 
 
