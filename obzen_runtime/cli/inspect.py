@@ -13,12 +13,12 @@ import msgspec
 import typer
 
 from obzen_runtime.cli.find import WhichOptions, which
-from obzen_runtime.cli.lineage import History, Range, parents_of
 from obzen_runtime.cli.say import hint, say
 from obzen_runtime.cli.show import Event, event_line, event_value, kind_of, payloads_of, record_line, record_value
 from obzen_runtime.events import KINDS, Block, Contract, DeadLetter, Receipt, Record, RunStarted, StageInfo
 from obzen_runtime.journal import Entry, SegmentReader
 from obzen_runtime.kernel import UsageError
+from obzen_runtime.lineage import History, Range, parents_of
 
 __all__ = ["Events", "InspectOptions", "Selection", "events_of", "inspect", "selection_of", "show"]
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-from obzen_runtime.cli.lineage import Parents, Range, losses_of, sources_of
 from obzen_runtime.events import (
     ActorAborted,
     ActorCompleted,
@@ -17,6 +16,9 @@ from obzen_runtime.events import (
     Checkpoint,
     Contract,
     DeadLetter,
+    DeliveryIntent,
+    DeliveryResolved,
+    Dropped,
     End,
     Loss,
     Receipt,
@@ -24,6 +26,7 @@ from obzen_runtime.events import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunForked,
     RunResumed,
     RunStarted,
     Setting,
@@ -32,6 +35,7 @@ from obzen_runtime.events import (
     Tick,
     Watermark,
 )
+from obzen_runtime.lineage import Parents, Range, losses_of, sources_of
 
 __all__ = ["Event", "event_line", "event_value", "kind_of", "payloads_of", "plain", "record_line", "record_value"]
 
@@ -133,15 +137,34 @@ def _text(record: Record, types: Sequence[str]) -> str:
             return f"dead_letters@{ordinal}: {stage} failed{letter_origin(record)}: {error.type or error.code}: {error.message}"
         case RunStarted(run_id, flow, _, epoch, stages):
             return f"{flow} as {run_id}, epoch {epoch}: {', '.join(info.name for info in stages)}"
-        case RunResumed(_, epoch, lost):
-            return f"epoch {epoch}{f', bytes {lost[0]} to {lost[1]} of the tail were cut away' if lost else ''}"
+        case RunResumed(_, epoch, lost, code):
+            tail = f", bytes {lost[0]} to {lost[1]} of the tail were cut away" if lost else ""
+            return f"epoch {epoch}{tail}{f', with changed code of {_names(code)}' if code else ''}"
+        case RunForked(run_id, origin, _, live):
+            return f"{run_id} goes on from here with the past of {origin}, {'and delivers' if live else 'delivering nothing'}"
         case RunCompleted():
             return "drained"
         case RunFailed(_, cause):
             return f"{cause.type or cause.code}: {cause.message}"
         case RunCancelled(_, reason):
             return reason
+        case DeliveryIntent(stage, _, upstream, event):
+            return f"{stage} is about to deliver {upstream}@{event}"
+        case DeliveryResolved(stage, _, upstream, event, outcome):
+            return f"{stage}: {upstream}@{event} {_OUTCOMES[outcome]}"
     return _actor(record)
+
+
+_OUTCOMES = {
+    "doubted": "may have been delivered: nobody knows",
+    "delivered": "was delivered, it is decided",
+    "deliver": "was not delivered, it is decided: it is delivered",
+    "dead": "is given up, it is decided: a dead letter",
+}
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def _actor(record: Record) -> str:
@@ -162,7 +185,9 @@ def _actor(record: Record) -> str:
         case Checkpoint():
             return f"all positions of {len(record.written)} stages, {record.dead_letters} dead letters"
         case Snapshot(actor, artifact, taken):
-            return f"{actor} after {taken} inputs: {artifact[:12]}"
+            return f"state of {actor} after {taken} inputs: {artifact[:12]}"
+        case Dropped(upto, _, archive):
+            return f"records below {upto} {f'were moved to {archive}' if archive else 'are no longer kept'}"
         case Loss(start, stop):
             return f"records {start} to {stop - 1} were lost, and that was accepted"
     return str(record)

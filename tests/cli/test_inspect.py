@@ -8,7 +8,9 @@ import pytest
 
 from obzen_runtime.cli.app import execute
 from obzen_runtime.cli.inspect import Selection, show
-from obzen_runtime.journal import SegmentReader
+from obzen_runtime.cli.show import record_line
+from obzen_runtime.events import Block, DeliveryIntent, DeliveryResolved, Dropped, RunForked, RunResumed, RunStarted, Snapshot, StageInfo
+from obzen_runtime.journal import SegmentJournal, SegmentReader
 from tests.cli.kit import HEAD, HELLO, LETTERS, refused, spawn
 
 EVERY = (
@@ -335,3 +337,44 @@ def test_a_killed_run_can_be_read(obzen, living):
     (line,) = obzen("runs", "--json").lines
     assert (line["state"], line["events"], line["flow"]) == ("crashed", 10, "slow")
     assert obzen("journal", "check", "living").code == 0
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (RunResumed(0, 3, (10, 20), {"b": "x", "a": "y"}), "epoch 3, bytes 10 to 20 of the tail were cut away, with changed code of a, b"),
+        (RunForked("new", "old", 0), "new goes on from here with the past of old, delivering nothing"),
+        (RunForked("new", "old", 0, live=True), "with the past of old, and delivers"),
+        (DeliveryIntent("pay", 0, "orders", 7), "pay is about to deliver orders@7"),
+        (DeliveryResolved("pay", 0, "orders", 7, "doubted"), "pay: orders@7 may have been delivered: nobody knows"),
+        (DeliveryResolved("pay", 0, "orders", 7, "dead"), "pay: orders@7 is given up, it is decided: a dead letter"),
+        (Snapshot("total", "abcdef0123456789", 40, 0), "state of total after 40 inputs: abcdef012345"),
+        (Dropped(100, 0), "records below 100 are no longer kept"),
+        (Dropped(100, 0, "old"), "records below 100 were moved to old"),
+    ],
+)
+def test_what_happened_to_a_run_over_its_life_is_told_in_words(record, words):
+    assert words in record_line(4, record)
+
+
+def test_a_resumed_run_shows_each_epoch_and_a_fork_where_it_left(tmp_path):
+    at = 1_700_000_000_000
+    journal = SegmentJournal.open(tmp_path / "r")
+    journal.append([RunStarted("r", "f", at, stages=(StageInfo("s", "source"),)), Block("s", 0, 3, at, b"\x93\x01\x02\x03")])
+    for epoch in (2, 3):
+        journal.append([RunResumed(at, epoch), Block("s", 3 * epoch - 3, 3, at, b"\x93\x01\x02\x03")])
+    journal.append([RunForked("r2", "r", at)])
+
+    async def lines():
+        told = [
+            line async for line in show(SegmentReader.open(tmp_path / "r"), Selection(kinds=frozenset({RunStarted, RunResumed, RunForked})))
+        ]
+        await journal.close()
+        return told
+
+    assert [line.split(maxsplit=3)[2:] for line in asyncio.run(lines())] == [
+        ["run.started", "f as r, epoch 1: s"],
+        ["run.resumed", "epoch 2"],
+        ["run.resumed", "epoch 3"],
+        ["run.forked", "r2 goes on from here with the past of r, delivering nothing"],
+    ]

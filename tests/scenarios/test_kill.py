@@ -6,9 +6,9 @@ import signal
 import msgspec
 import pytest
 
-from obzen_runtime.cli.lineage import History, parents_of
 from obzen_runtime.events import Block, Receipt
 from obzen_runtime.journal import SegmentJournal
+from obzen_runtime.lineage import History, parents_of
 from tests.scenarios.kit import Program
 
 BODY = """

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obzen_runtime.cli.lineage import History, Range, joined, losses_of, parents_of, sources_of
 from obzen_runtime.events import Block, Cursor, End, Lost, Offsets, Paired, Receipt, Since, Slice, runs_of
+from obzen_runtime.lineage import History, Range, joined, losses_of, parents_of, sources_of
 
 
 def block(count, inputs=(), parents=None, errors=(), taken=0):
@@ -87,6 +87,17 @@ def test_a_fold_comes_from_everything_it_took_and_a_key_from_its_first_event_on(
     assert [since(history, number) for number in (0, 3, 9, 10)] == [["up@0..9"], ["up@3..9"], ["up@9"], []]
 
 
+def test_a_past_output_comes_from_nothing_that_was_taken_after_it():
+    history = fed(((Slice("a", 0, 4),), 4), ((Slice("b", 0, 3),), 3), ((Slice("a", 4, 9),), 5))
+    assert [list(map(str, history.since(1, until))) for until in (1, 3, 4, 6, 8)] == [
+        [],
+        ["a@1..2"],
+        ["a@1..3"],
+        ["a@1..3", "b@0..1"],
+        ["a@1..4", "b@0..2"],
+    ]
+
+
 def test_with_several_upstreams_each_begins_where_it_was_at_that_input():
     history = fed(((Slice("a", 0, 2),), 2), ((Slice("b", 0, 2),), 2), ((Slice("a", 2, 5),), 3))
     assert since(history, 0) == ["a@0..4", "b@0..1"]
@@ -137,8 +148,9 @@ def test_since_is_exactly_what_was_taken_from_then_on(steps, data):
         taken += [(upstream, ordinal) for ordinal in range(start, start + length)]
         history.feed(block(0, (Slice(upstream, start, start + length),), taken=len(taken)))
     number = data.draw(st.integers(0, len(taken)))
-    found = {(stage, ordinal) for stage, start, stop in history.since(number) for ordinal in range(start, stop)}
-    assert found == set(taken[number:])
+    until = data.draw(st.none() | st.integers(number, len(taken)))
+    found = {(stage, ordinal) for stage, start, stop in history.since(number, until) for ordinal in range(start, stop)}
+    assert found == set(taken[number:until])
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(0, 1000))

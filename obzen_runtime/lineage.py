@@ -6,7 +6,7 @@ per upstream however long the log is, coarser when a fan-in alternates more ofte
 """
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import NamedTuple
@@ -69,15 +69,25 @@ class _Track:
         self.start = self.start[:even:2] + rest[2]
         self.stop = self.stop[1:even:2] + rest[3]
 
-    def since(self, number: int) -> tuple[int, int] | None:
-        """The ordinals taken as input `number` and later; None when there are none."""
+    def since(self, number: int, until: int | None = None) -> tuple[int, int] | None:
+        """The ordinals taken as input `number` and later, but before input `until`; None when there are none."""
+        if until is not None and until <= number:
+            return None
         piece = bisect_right(self.last, number)
-        if piece == len(self.last):
+        end = len(self.last) - 1 if until is None else bisect_left(self.first, until) - 1
+        if piece > end:
             return None
         start, into = self.start[piece], number - self.first[piece]
-        if into > 0 and self.last[piece] - self.first[piece] == self.stop[piece] - start:
+        if into > 0 and self._straight(piece):
             start += into
-        return start, self.stop[-1]
+        stop = self.stop[end]
+        if until is not None and until < self.last[end] and self._straight(end):
+            stop = self.start[end] + until - self.first[end]
+        return start, stop
+
+    def _straight(self, piece: int) -> bool:
+        """Whether each input number of a piece stands for one ordinal."""
+        return self.last[piece] - self.first[piece] == self.stop[piece] - self.start[piece]
 
 
 class History:
@@ -99,9 +109,9 @@ class History:
             self._tracks.setdefault(each.upstream, _Track()).add((first, stop) if exact else (before, self._taken), (each.start, each.stop))
             first = stop
 
-    def since(self, number: int) -> Parents:
-        """One range per upstream: everything taken as input `number` or later. With routing it may span events not taken."""
-        found = ((stage, track.since(number)) for stage, track in self._tracks.items())
+    def since(self, number: int, until: int | None = None) -> Parents:
+        """One range per upstream: what was taken as input `number` or later, before `until`. Routing may have passed over some of it."""
+        found = ((stage, track.since(number, until)) for stage, track in self._tracks.items())
         return tuple(Range(stage, *span) for stage, span in found if span is not None)
 
 
