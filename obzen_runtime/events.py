@@ -171,6 +171,8 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     """Outputs already given for the current input, or keys already emitted, in first-seen order."""
     gaps: dict[str, tuple[tuple[int, int], ...]] = {}
     """Per upstream the ranges [start, stop) below `next` not yet done (unordered concurrency)."""
+    inside: str = ""
+    """With `within`, the upstream of the input that is not finished; empty at the final emission."""
     mark: bytes = b""
     """The stage's place outside the run, in msgpack: the last offset a source gave, where a sink stands in what it writes."""
     since: int = 0
@@ -441,6 +443,8 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True, tag="checkpoin
     """Per stage the upstreams whose end it took."""
     edges: dict[str, tuple[int, int]] = {}
     """Per edge the events delivered and accounted for since the start of the run."""
+    doubted: dict[str, dict[str, str]] = {}
+    """Per sink the events whose delivery is not settled, as `upstream@ordinal`: `open`, or what was decided and not yet done."""
     snapshots: dict[str, int] = {}
     """Per stage with state the position of its last snapshot."""
 
@@ -465,6 +469,8 @@ class Dropped(msgspec.Struct, frozen=True, omit_defaults=True, tag="journal.drop
     at: int
     archive: str = ""
     """Directory they were moved to; empty when they were deleted."""
+    started: RunStarted | None = None
+    """What the run is made of: its first record, which is among those dropped."""
 
 
 class Loss(msgspec.Struct, frozen=True, omit_defaults=True, tag="loss", tag_field="kind"):

@@ -1,5 +1,6 @@
 """`obzen journal check`: whether what a run wrote is still what it wrote."""
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -8,8 +9,8 @@ import typer
 from obzen_runtime.cli.command import EXIT_DAMAGED
 from obzen_runtime.cli.find import WhichOptions, near, which
 from obzen_runtime.cli.say import say
-from obzen_runtime.journal import CheckReport, check
-from obzen_runtime.kernel import JournalDamaged
+from obzen_runtime.journal import CheckReport, RunDirectory, check
+from obzen_runtime.kernel import JournalDamaged, NotFound
 
 __all__ = ["CheckOptions", "journal_check", "verdict"]
 
@@ -17,6 +18,7 @@ __all__ = ["CheckOptions", "journal_check", "verdict"]
 class CheckOptions(WhichOptions, frozen=True, kw_only=True):
     """What `obzen journal check` takes."""
 
+    archive: Annotated[str, typer.Option("--archive", metavar="DIR", help="Also read the segments that were moved there.")] = ""
     json: Annotated[bool, typer.Option("--json", help="The report as one line of JSON.")] = False
 
 
@@ -27,7 +29,7 @@ def journal_check(options: CheckOptions) -> int:
     """
     run = which(options)
     try:
-        report = check(run.path)
+        report = check(run.path, archive=_archive(options.archive, run))
     except JournalDamaged as damage:
         if options.json:
             say(
@@ -43,6 +45,16 @@ def journal_check(options: CheckOptions) -> int:
     return EXIT_DAMAGED if report.problems else 0
 
 
+def _archive(given: str, run: RunDirectory) -> Path | None:
+    """Where this run's segments are in an archive that may hold those of several."""
+    if not given:
+        return None
+    whole, own = Path(given), Path(given, run.path.resolve().name)
+    if not whole.is_dir():
+        raise NotFound(f"there is no directory {given}", code="file_not_found", remedy="Give the archive that --retention wrote to")
+    return own if own.is_dir() else whole
+
+
 def verdict(report: CheckReport) -> str:
     """The verdict in a line, and what was found in the lines beneath it."""
     head = "whole" if not report.problems else "rules are broken"
@@ -53,6 +65,8 @@ def verdict(report: CheckReport) -> str:
     lines += [f"  {problem}" for problem in report.problems]
     if report.tail:
         lines.append(f"  {report.tail:,} bytes behind the last record are none yet ({report.tail_why}); resuming cuts them away")
+    if report.first > 1:
+        lines.append(f"  positions below {report.first:,} were dropped on purpose")
     lines.append(f"  synced up to position {report.durable:,}")
     lines += [f"  {count:>12,}  {kind}" for kind, count in sorted(report.kinds.items())]
     lines += [f"  {count:>12,}  events of {stage}" for stage, count in report.stages.items() if count]

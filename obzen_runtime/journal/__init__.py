@@ -7,7 +7,8 @@ from obzen_runtime.journal.manifest import MANIFEST_FORMAT, Manifest, read_manif
 from obzen_runtime.journal.memory import MemoryJournal
 from obzen_runtime.journal.reader import SegmentReader
 from obzen_runtime.journal.recovery import Recovery
-from obzen_runtime.journal.runs import RunDirectory, RunState, RunSummary, find_run, list_runs
+from obzen_runtime.journal.retention import Retention, retention_from, retention_text
+from obzen_runtime.journal.runs import RunDirectory, RunState, RunSummary, find_run, list_runs, run_started
 from obzen_runtime.journal.segments import SegmentJournal, SegmentOptions
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "MemoryJournal",
     "Os",
     "Recovery",
+    "Retention",
     "RunDirectory",
     "RunState",
     "RunSummary",
@@ -37,5 +39,8 @@ __all__ = [
     "level_text",
     "list_runs",
     "read_manifest",
+    "retention_from",
+    "retention_text",
+    "run_started",
     "write_manifest",
 ]

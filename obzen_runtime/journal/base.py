@@ -87,6 +87,11 @@ class Journal(Protocol):
         ...
 
     @property
+    def first(self) -> int:
+        """Position of the first record that is kept, or that will be written when none is: 1 until something was dropped."""
+        ...
+
+    @property
     def head(self) -> int:
         """Position of the last record written; 0 when empty."""
         ...
@@ -114,15 +119,16 @@ class Journal(Protocol):
         """Return once every record up to `position` has the level's durability."""
         ...
 
-    def read(self, start: int = 1, stop: int | None = None, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
-        """Records from `start` to before `stop` (default: what was the head at the first step), in order.
+    def read(self, start: int = 0, stop: int | None = None, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
+        """Records from `start` (below 1: the first kept) to before `stop` (default: what was the head at the first step), in order.
 
         With `kinds`, only records of these types; the others are passed over without being decoded. Refuses with
-        `NotFound` when `start` lies below what is kept, with `JournalDamaged` when what is read is not what was written.
+        `NotFound` when `start`, or what comes next, lies below what is kept, with `JournalDamaged` when what is read is
+        not what was written.
         """
         ...
 
-    def tail(self, start: int = 1, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
+    def tail(self, start: int = 0, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
         """Like `read`, but goes on: waits for each next append and ends when the journal is closed."""
         ...
 
@@ -134,7 +140,10 @@ class Journal(Protocol):
         ...
 
     def forget(self, below: int) -> None:
-        """Records below this position are no longer needed here; a journal that keeps all ignores it."""
+        """Records below this position are no longer needed; whether they go, and when, is the journal's retention.
+
+        Never raises; a journal that keeps all ignores it.
+        """
         ...
 
     async def close(self) -> None:

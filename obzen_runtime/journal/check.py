@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from obzen_runtime.events import Block, Checkpoint, Cursor, DeadLetter, Receipt, Record
-from obzen_runtime.journal.place import Place
+from obzen_runtime.events import Block, Checkpoint, Cursor, DeadLetter, Dropped, Receipt, Record
+from obzen_runtime.journal.place import Place, unusable
 from obzen_runtime.journal.recovery import survey
 from obzen_runtime.journal.scan import Frame, records_of
 from obzen_runtime.kernel import Files, NotFound, SystemFiles
@@ -24,6 +24,8 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """What is in a journal, all of it read."""
 
     directory: str
+    first: int = 1
+    """Position of the first record kept: those below were dropped."""
     head: int
     """Position of the last record."""
     durable: int
@@ -51,12 +53,14 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
 class StageCheck:
     """The rules that hold between the records of a run, fed record by record."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, begun: bool = False) -> None:
+        """`begun`: the log's first records were dropped, so that a stage may be met in the middle of its story."""
         self.written: Counter[str] = Counter()
         """Per stage its next ordinal."""
         self.problems: list[str] = []
         self._cursors: dict[str, Cursor] = {}
-        self._dead = 0
+        self._dead: int | None = None if begun else 0
+        self._begun = begun
 
     def feed(self, position: int, record: Record) -> None:
         """Take the next record of the log."""
@@ -66,18 +70,24 @@ class StageCheck:
             case Receipt():
                 self._cursor(position, record.stage, record.cursor)
             case DeadLetter():
-                if record.ordinal != self._dead:
+                if self._dead is not None and record.ordinal != self._dead:
                     self._report(position, f"dead letter {record.ordinal}, expected {self._dead}")
                 self._dead = record.ordinal + 1
             case Checkpoint():
                 for stage, ordinal in record.written.items():
-                    if ordinal != self.written[stage]:
+                    if ordinal != self._expected(stage, ordinal):
                         self._report(position, f"the checkpoint has {stage} at {ordinal}, its blocks end at {self.written[stage]}")
             case _:
                 return
 
+    def _expected(self, stage: str, found: int) -> int:
+        """The ordinal a stage must be at, which is what is found where its story has no beginning."""
+        if self._begun and stage not in self.written:
+            self.written[stage] = found
+        return self.written[stage]
+
     def _block(self, position: int, block: Block) -> None:
-        expected = self.written[block.stage]
+        expected = self._expected(block.stage, block.base)
         if block.base != expected:
             self._report(position, f"{block.stage} goes on at ordinal {block.base}, expected {expected}")
         self.written[block.stage] = block.base + block.count
@@ -102,26 +112,36 @@ class StageCheck:
             self.problems.append(f"position {position}: {problem}")
 
 
-def check(directory: Path, *, files: Files | None = None) -> CheckReport:
-    """Read all of a journal. Raises `NotFound` (`run_not_found`) when there is none, `JournalDamaged` when it is damaged."""
+def check(directory: Path, *, files: Files | None = None, archive: Path | None = None) -> CheckReport:
+    """Read all of a journal, with `archive` also what was moved there.
+
+    Raises `NotFound` (`run_not_found`) when there is none, `JournalDamaged` when it is damaged.
+    """
     files, place = files or SystemFiles(), Place(directory)
     if not files.exists(place.epoch) and not place.names(files):
         raise NotFound(
             f"{directory} holds no journal", code="run_not_found", remedy="Give the directory of a run", directory=str(directory)
         )
     kinds: Counter[str] = Counter()
-    rules = StageCheck()
+    floor = place.read_floor(files)
+    rules = StageCheck(begun=archive is None and floor.position > 1)
+    proofs: set[int] = set()
 
     def visit(frame: Frame, path: Path) -> None:
         for position, record in records_of(frame, path, None):
+            if isinstance(record, Dropped):
+                proofs.add(record.upto)
             kinds[type(record).__name__] += 1
             rules.feed(position, record)
 
-    found = survey(files, place, visit=visit)
+    found = survey(files, place, visit=visit, archive=archive)
+    if floor.record and floor.position not in proofs:
+        unusable(place.floor, f"the log holds no record that what lies below position {floor.position} was dropped")
     size = sum(segment.size for segment in found.segments)
-    tail = sum(files.size(place.segments / name) for name in found.names) - size if found.cut else 0
+    tail = sum(files.size(path) for path in found.paths) - size if found.cut else 0
     return CheckReport(
         directory=str(directory),
+        first=found.floor.position,
         head=found.head,
         durable=min(found.proven, found.head),
         closed=found.mark is not None and bool(found.mark.closed),

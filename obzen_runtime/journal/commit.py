@@ -39,6 +39,7 @@ class Commit:
         self._timer: asyncio.TimerHandle | None = None
         self._running = False
         self._wanted = False
+        self._forced = False
         self._not_before = 0.0
         self._delay = level.ms / 1000 if isinstance(level, Interval) else 0.0
         self._waits = isinstance(level, Interval | Fsync)
@@ -51,10 +52,17 @@ class Commit:
         elif self._waits:
             self._arm()
 
+    def force(self) -> None:
+        """Sync soon, whatever the level."""
+        if self._running:
+            self._forced = True
+        elif self._timer is None:
+            self._start()
+
     def stop(self, then: Callable[[], None]) -> None:
         """Start no further sync; call `then` when none is running."""
         self._waits = False
-        self._wanted = False
+        self._wanted = self._forced = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -75,7 +83,7 @@ class Commit:
 
     def _start(self) -> None:
         self._timer = None
-        self._wanted = False
+        self._wanted = self._forced = False
         self._running = True
         work, covered = self._begin()
         started = asyncio.get_running_loop().time()
@@ -87,11 +95,11 @@ class Commit:
         self._not_before = now + _GAP
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None:
-            self._waits = False
+            self._waits = self._forced = False
             self._failed(error)
         else:
             self._succeeded(covered, now - started)
         if self._rest is not None:
             self._rest()
-        elif self._wanted and self._waits:
+        elif self._forced or (self._wanted and self._waits):
             self._arm()

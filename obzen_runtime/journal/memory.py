@@ -29,6 +29,10 @@ class MemoryJournal:
         return Memory()
 
     @property
+    def first(self) -> int:
+        return self._first
+
+    @property
     def head(self) -> int:
         return self._head
 
@@ -56,9 +60,9 @@ class MemoryJournal:
     async def durable(self, position: int) -> None:
         return
 
-    async def read(self, start: int = 1, stop: int | None = None, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
+    async def read(self, start: int = 0, stop: int | None = None, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
         stop = self._head + 1 if stop is None else min(stop, self._head + 1)
-        position = max(start, 1)
+        position = start if start > 0 else self._first
         while position < stop:
             if position < self._first:
                 raise NotFound(
@@ -70,8 +74,8 @@ class MemoryJournal:
                 yield Entry(position, record)
             position += 1
 
-    async def tail(self, start: int = 1, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
-        position = max(start, 1)
+    async def tail(self, start: int = 0, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
+        position = start if start > 0 else self._first
         while True:
             stop = self._head + 1
             async for entry in self.read(position, stop, kinds=kinds):

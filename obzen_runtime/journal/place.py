@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from obzen_runtime.journal.floor import BEGINNING, Floor, read_floor
 from obzen_runtime.journal.format import Epoch, read_epoch, segment_start
 from obzen_runtime.journal.watermark import Watermark, read_watermark
 from obzen_runtime.kernel import Files, JournalDamaged
@@ -31,6 +32,10 @@ class Place(NamedTuple):
     def watermark(self) -> Path:
         return self.directory / "WATERMARK"
 
+    @property
+    def floor(self) -> Path:
+        return self.directory / "FLOOR"
+
     def names(self, files: Files) -> list[str]:
         """The segments' names, in order."""
         if not files.exists(self.segments):
@@ -44,6 +49,15 @@ class Place(NamedTuple):
         found = read_epoch(files.read(self.epoch))
         if found is None:
             unusable(self.epoch, "its content does not match its checksum")
+        return found
+
+    def read_floor(self, files: Files) -> Floor:
+        """What FLOOR says; the beginning when it is not there."""
+        if not files.exists(self.floor):
+            return BEGINNING
+        found = read_floor(files.read(self.floor))
+        if found is None:
+            unusable(self.floor, "its content does not match its checksum")
         return found
 
     def read_watermark(self, files: Files) -> Watermark | None:

@@ -14,6 +14,7 @@ from typing import Self
 
 from obzen_runtime.events import KINDS, Record
 from obzen_runtime.journal.base import Entry
+from obzen_runtime.journal.floor import BEGINNING
 from obzen_runtime.journal.format import (
     FRAME_BYTES,
     FRAME_MARK,
@@ -27,7 +28,7 @@ from obzen_runtime.journal.place import Place
 from obzen_runtime.journal.scan import Fault, Segment, Walk, Window, damaged, first_link, records_of
 from obzen_runtime.kernel import Files, NotFound, SystemFiles
 
-__all__ = ["Log", "SegmentReader", "kind_numbers", "newest_records", "numbers"]
+__all__ = ["Log", "SegmentReader", "dropped", "kind_numbers", "newest_records", "numbers"]
 
 _MOST_ENTRIES = 256
 _MOST_BYTES = 128 << 10
@@ -53,12 +54,21 @@ class Log:
         self._files = files
         self.segments = segments
 
+    @property
+    def first(self) -> int | None:
+        """Position of the first record kept, or to come; None without a segment."""
+        return self.segments[0].header.base if self.segments else None
+
     def read(self, start: int, stop: int, kinds: frozenset[int] | None) -> Iterator[list[Entry]]:
         """Records [start, stop) in handfuls worth about a millisecond. All of them must be there."""
         while start < stop:
             segment = self._segment(start)
             walk = Walk(self._files, segment, at=segment.index.find(start))
-            yield from self._entries(walk, start, stop, kinds)
+            try:
+                yield from self._entries(walk, start, stop, kinds)
+            except FileNotFoundError:  # it was dropped while it was read
+                self._segment(start)
+                raise
             if walk.position <= start or (walk.position < stop and walk.position <= segment.last):
                 fault = walk.fault or Fault(walk.offset, walk.position, "the file ends")
                 raise damaged(segment.path, fault, f"positions up to {segment.last} were written")
@@ -107,7 +117,7 @@ class Log:
     def _segment(self, position: int) -> Segment:
         place = bisect_right(self.segments, position, key=_BASE) - 1
         if place < 0:
-            raise NotFound(f"position {position} is not in this journal")
+            raise dropped(position, self.first)
         return self.segments[place]
 
 
@@ -119,6 +129,7 @@ class SegmentReader:
         self._place = place
         self._files = files
         self._log = Log(files, [])
+        self._floor = BEGINNING
         self._walk: Walk | None = None
         self._closed = False
 
@@ -138,7 +149,12 @@ class SegmentReader:
     @property
     def head(self) -> int:
         """Position of the last record seen; `refresh` looks again."""
-        return self._log.segments[-1].last if self._log.segments else 0
+        return self._log.segments[-1].last if self._log.segments else self._floor.position - 1
+
+    @property
+    def first(self) -> int:
+        """Position of the first record kept at the last look; the one below it was dropped, or never was."""
+        return self._floor.position
 
     @property
     def closed(self) -> bool:
@@ -148,27 +164,38 @@ class SegmentReader:
     def refresh(self) -> int:
         """Look for what was written since the last look and return the head."""
         mark = self._place.read_watermark(self._files)  # first: the log reaches at least this far
-        fault = self._advance()
+        known = 0
         if mark is not None:
-            same = mark.boot == self._files.boot_id()
-            known = max(mark.durable, mark.written if same else 0)
-            if self.head < known:
-                path = self._log.segments[-1].path if self._log.segments else self._place.segments
-                raise damaged(path, fault or Fault(0, self.head + 1, "the log ends"), f"positions up to {known} were written")
+            known = max(mark.durable, mark.written if mark.boot == self._files.boot_id() else 0)
+        fault = self._follow(known)
+        if self.head < known:
+            path = self._log.segments[-1].path if self._log.segments else self._place.segments
+            raise damaged(path, fault or Fault(0, self.head + 1, "the log ends"), f"positions up to {known} were written")
         self._closed = mark is not None and bool(mark.closed) and self.head == mark.written
         return self.head
 
-    async def read(self, start: int = 1, stop: int | None = None, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
-        """Records from `start` to before `stop` (default: all there is now), in order. `kinds`: only these types."""
-        head = self.refresh()
-        for entries in self._log.read(max(start, 1), head + 1 if stop is None else min(stop, head + 1), kind_numbers(kinds)):
-            for entry in entries:
-                yield entry
-            await asyncio.sleep(0)
+    async def read(self, start: int = 0, stop: int | None = None, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
+        """Records from `start` (below 1: the first kept) to before `stop` (default: all there is now), in order.
 
-    async def tail(self, start: int = 1, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
+        `kinds`: only these types. Raises `NotFound` when `start` was dropped, or what comes next is while it is read.
+        """
+        head = self.refresh()
+        first = start if start > 0 else self.first
+        try:
+            for entries in self._log.read(first, head + 1 if stop is None else min(stop, head + 1), kind_numbers(kinds)):
+                for entry in entries:
+                    yield entry
+                    first = entry.position + 1
+                await asyncio.sleep(0)
+        except FileNotFoundError:
+            self._rise()
+            if first >= self.first:
+                raise
+            raise dropped(first, self.first) from None
+
+    async def tail(self, start: int = 0, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
         """Like `read`, and goes on as the writer does; ends when the journal is closed or its writer is dead."""
-        position, looks = max(start, 1), 0
+        position, looks = start if start > 0 else self.first, 0
         while True:
             alive = looks % _LOCK_LOOKS > 0 or self._files.locked(self._place.lock)
             head = self.refresh()
@@ -188,7 +215,45 @@ class SegmentReader:
 
     def _begin(self) -> None:
         """Take all segments but the last by their names and headers."""
-        names = self._place.names(self._files)
+        while True:
+            self._floor, self._log.segments = self._place.read_floor(self._files), []
+            try:
+                self._take_all()
+            except FileNotFoundError:
+                if self._place.read_floor(self._files) == self._floor:
+                    raise
+            else:
+                return
+
+    def _follow(self, known: int) -> Fault | None:
+        """Go on to the end of what can be read, which is at least `known` unless something is wrong; return why it ends."""
+        while True:
+            self._rise()
+            try:
+                fault = self._advance()
+            except FileNotFoundError:
+                if self._place.read_floor(self._files) == self._floor:
+                    raise
+            else:
+                if self.head >= known or self._place.read_floor(self._files) == self._floor:
+                    return fault
+
+    def _rise(self) -> None:
+        """Let go of segments that were dropped since the last look."""
+        floor, segments = self._place.read_floor(self._files), self._log.segments
+        if floor != self._floor and self.head < floor.position:
+            self._walk = None
+            self._begin()
+            return
+        self._floor = floor
+        while segments and segments[0].sealed and segments[0].last < floor.position:
+            del segments[0]
+
+    def _take_all(self) -> None:
+        names = [name for name in self._place.names(self._files) if (segment_start(name) or 0) >= self._floor.position]
+        if names and segment_start(names[0]) != self._floor.position:
+            why = f"the first segment is missing: {names[0]} begins with another position than {self._floor.position}"
+            raise damaged(self._place.segments, Fault(0, self._floor.position, why), "nothing says that it was dropped")
         for name, following in pairwise(names):
             path = self._place.segments / name
             header = read_segment_header(self._files.read(path, 0, SEGMENT_BYTES))
@@ -232,7 +297,13 @@ class SegmentReader:
         return None
 
     def _end_link(self) -> int | None:
-        return self._log.segments[-1].end_link if self._log.segments else 0
+        return self._log.segments[-1].end_link if self._log.segments else self._floor.link
+
+
+def dropped(position: int, first: int | None) -> NotFound:
+    """The refusal to read what is no longer kept."""
+    kept = "nothing is kept" if first is None else f"the first kept is {first}"
+    return NotFound(f"position {position} is not in this journal: {kept}", remedy="Read from there on, or from the archive")
 
 
 def newest_records(files: Files, place: Place, kinds: frozenset[int]) -> list[Entry]:

@@ -15,8 +15,9 @@ by what stands at the first place that is not a valid frame in sequence, with p 
                                                                       report it: unsynced sectors are lost in any order
 
 A log that ends cleanly, but before a position that WATERMARK proves, has lost its tail: refuse. A segment that holds
-no frame is an interrupted roll and is removed. Whatever is accepted is synced and sealed, so that only the last
-segment of a journal can ever lack its seal. A refusal changes nothing but the epoch.
+no frame is an interrupted roll and is removed; segments below what FLOOR names are an interrupted drop and are swept.
+Whatever is accepted is synced and sealed, so that only the last segment of a journal can ever lack its seal. A refusal
+changes nothing but the epoch.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from zlib import crc32
 
 import msgspec
 
+from obzen_runtime.journal.floor import BEGINNING, Floor, sweep
 from obzen_runtime.journal.format import (
     FRAME_BYTES,
     FRAME_MARK,
@@ -89,7 +91,9 @@ class Survey:
 
     epoch: Epoch | None
     mark: Watermark | None
-    names: list[str]
+    floor: Floor
+    paths: list[Path]
+    """Of the segments that are kept, in order."""
     segments: list[Segment]
     """Those that hold records, with what is whole in them."""
     cut: Cut | None
@@ -99,7 +103,7 @@ class Survey:
 
     @property
     def head(self) -> int:
-        return self.segments[-1].last if self.segments else 0
+        return self.segments[-1].last if self.segments else self.floor.position - 1
 
 
 @dataclass(slots=True)
@@ -114,26 +118,34 @@ class Opened:
     segments: list[Segment]
     recovery: Recovery
     marker: Marker
+    floor: Floor
 
     def release(self) -> None:
         self.shared.close()
         self.lock.release()
 
 
-def survey(files: Files, place: Place, *, visit: Visit | None = None) -> Survey:
+def survey(files: Files, place: Place, *, visit: Visit | None = None, archive: Path | None = None) -> Survey:
     """Look at a journal. With `visit`, every frame of every segment is read and shown, else only those not proven whole.
 
-    Raises `JournalDamaged`.
+    With `archive`, the segments that were moved there come first. Raises `JournalDamaged`.
     """
+    floor = place.read_floor(files)  # first: a writer beside us may drop more, and then says so before it does
     mark = place.read_watermark(files)
     epoch = place.read_epoch(files)
     names = place.names(files)
     _check_presence(place, names, epoch, mark)
+    paths = [place.segments / name for name in names if (segment_start(name) or 0) >= floor.position]
     if mark is None or epoch is None:
-        return Survey(epoch, mark, names, [], None, 0)
+        return Survey(epoch, mark, floor, paths, [], None, 0)
     if mark.journal != epoch.journal:
         unusable(place.watermark, "it belongs to another journal")
-    found = Survey(epoch, mark, names, [], None, mark.durable)
+    if floor.record and floor.journal != epoch.journal.hex():
+        unusable(place.floor, "it belongs to another journal")
+    if archive is not None:
+        archived = [name for name in files.names(archive) if 0 < (segment_start(name) or 0) < floor.position]
+        floor, paths = BEGINNING, [*(archive / name for name in archived), *paths]
+    found = Survey(epoch, mark, floor, paths, [], None, mark.durable)
     _Look(files, place, found, mark, epoch).all(visit)
     return found
 
@@ -150,10 +162,10 @@ class _Look:
         self._boot = files.boot_id()
 
     def all(self, visit: Visit | None) -> None:
-        found, position, link = self._found, 1, 0
-        for index, name in enumerate(found.names):
-            last = index == len(found.names) - 1
-            segment = self._header(index, name, position, link)
+        found, position, link = self._found, self._found.floor.position, self._found.floor.link
+        for index, path in enumerate(found.paths):
+            last = index == len(found.paths) - 1
+            segment = self._header(index, path, position, link)
             if segment is None:
                 break
             if visit is not None or last or not self._trusted(segment):
@@ -170,12 +182,8 @@ class _Look:
             position, link = segment.last + 1, segment.end_link or 0
         self._end()
 
-    def _path(self, name: str) -> Path:
-        return self._place.segments / name
-
-    def _header(self, index: int, name: str, position: int, link: int) -> Segment | None:
+    def _header(self, index: int, path: Path, position: int, link: int) -> Segment | None:
         """The segment with its header checked; None when the log ends before it."""
-        path = self._path(name)
         data = self._files.read(path, 0, SEGMENT_BYTES)
         header = read_segment_header(data)
         previous = self._found.segments[-1].header.epoch if self._found.segments else 0
@@ -183,7 +191,7 @@ class _Look:
             self._judge(index, Fault(0, position, header, short=len(data) < SEGMENT_BYTES), None, zeros=not any(self._files.read(path)))
             return None
         why = None
-        if header.base != position or segment_start(name) != position:
+        if header.base != position or segment_start(path.name) != position:
             why = f"the segment begins with position {header.base}, expected {position}"
         elif header.journal != self._epoch.journal:
             why = "the segment belongs to another journal"
@@ -240,7 +248,7 @@ class _Look:
     def _judge(self, index: int, fault: Fault, segment: Segment | None, *, zeros: bool) -> None:
         """Refuse, or end the log before the fault."""
         found, mark = self._found, self._mark
-        path = self._path(found.names[index])
+        path = found.paths[index]
         if mark.closed:
             raise damaged(path, fault, "the journal had been closed cleanly")
         if fault.position > found.proven:
@@ -251,15 +259,15 @@ class _Look:
         if boot == self._boot:
             if fault.position <= mark.written:
                 raise damaged(path, fault, f"positions up to {mark.written} were written since the machine started")
-            if index < len(found.names) - 1 or not (fault.short or zeros):
+            if index < len(found.paths) - 1 or not (fault.short or zeros):
                 raise damaged(path, fault, "the machine has not been restarted since, so this is no crash")
         found.cut = Cut(index, fault.offset, boot != self._boot, fault.why)
 
     def _proof_behind(self, index: int, offset: int) -> int:
         """The highest durable position claimed by a valid frame behind the fault. Frames begin at multiples of 8 bytes."""
         proof = 0
-        for name in self._found.names[index:]:
-            window = Window(self._files, self._path(name))
+        for path in self._found.paths[index:]:
+            window = Window(self._files, path)
             header = read_segment_header(window.at(0, SEGMENT_BYTES))
             if not isinstance(header, str) and header.journal == self._epoch.journal:
                 for place in window.find(FRAME_MARK, max(offset, SEGMENT_BYTES)):
@@ -341,14 +349,17 @@ class _Opening:
         except BaseException:
             shared.close()
             raise
-        return Opened(place, self._lock, shared, epoch, self._boot, found.segments, recovery, marker)
+        return Opened(place, self._lock, shared, epoch, self._boot, found.segments, recovery, marker, found.floor)
 
     def _put_in_order(self, found: Survey, mark: Watermark, epoch: Epoch) -> Recovery:
-        head, clean = found.head, bool(mark.closed) or not found.names
+        head, clean = found.head, bool(mark.closed) or not found.paths
+        place, files = self._place, self._files
+        dropped = [place.segments / name for name in place.names(files) if (segment_start(name) or 0) < found.floor.position]
+        sweep(files, dropped, found.floor.archive)
         torn, lost_bytes, name = 0, None, ""
         kept: tuple[str, ...] = ()
         if found.cut is not None:
-            name = found.names[found.cut.number]
+            name = found.paths[found.cut.number].name
             size, kept = self._cut_away(found, found.cut)
             if found.cut.lost:
                 lost_bytes = (found.cut.offset, found.cut.offset + size)
@@ -366,8 +377,8 @@ class _Opening:
         """Copy what follows the cut and remove it, the last first: a crash in between leaves a fault at the same place."""
         files, stamp, size = self._files, self._seams.clock.wall_ms(), 0
         kept: list[str] = []
-        for index in range(len(found.names) - 1, cut.number - 1, -1):
-            path = self._place.segments / found.names[index]
+        for index in range(len(found.paths) - 1, cut.number - 1, -1):
+            path = found.paths[index]
             start = cut.offset if index == cut.number else 0
             tail = files.read(path, start)
             size += len(tail)

@@ -1,17 +1,18 @@
 """Runs on the disk: where each keeps what, which there are, how each ended, and which one a user means."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
-from obzen_runtime.events import KINDS, RunCancelled, RunCompleted, RunFailed, RunResumed, RunStarted
+from obzen_runtime.events import KINDS, Dropped, Record, RunCancelled, RunCompleted, RunFailed, RunResumed, RunStarted
 from obzen_runtime.journal.artifacts import ArtifactStore
+from obzen_runtime.journal.base import Entry
 from obzen_runtime.journal.manifest import Manifest, read_manifest, write_manifest
 from obzen_runtime.journal.place import Place
 from obzen_runtime.journal.reader import newest_records
 from obzen_runtime.kernel import RUN_ID, Files, NotFound, ObzenError, RunId, SystemFiles, UsageError
 
-__all__ = ["RunDirectory", "RunState", "RunSummary", "find_run", "list_runs"]
+__all__ = ["RunDirectory", "RunState", "RunSummary", "find_run", "list_runs", "run_started"]
 
 RunState = Literal["running", "drained", "failed", "cancelled", "crashed", "damaged"]
 """How a run stands. `crashed`: it did not say how it ended and nobody holds it. `damaged`: what it wrote cannot be read."""
@@ -98,6 +99,26 @@ def list_runs(base: Path, files: Files | None = None) -> list[RunSummary]:
             manifest = None
         found.append(RunSummary(run, run.state(), manifest))
     return sorted(found, key=lambda summary: (summary.manifest.started_ms if summary.manifest else 0, summary.run.run_id), reverse=True)
+
+
+class _Log(Protocol):
+    """What reads: a journal, or a reader beside it."""
+
+    @property
+    def first(self) -> int: ...
+
+    def read(self, start: int = 0, stop: int | None = None) -> AsyncIterator[Entry]: ...
+
+    async def last(self, kinds: frozenset[type[Record]]) -> Entry | None: ...
+
+
+async def run_started(log: _Log) -> RunStarted | None:
+    """What a run is made of: its first record, also when that was dropped; None when it is not there."""
+    async for entry in log.read(log.first, log.first + 1):
+        if isinstance(entry.record, RunStarted):
+            return entry.record
+    told = await log.last(frozenset({Dropped}))
+    return told.record.started if told is not None and isinstance(told.record, Dropped) else None
 
 
 def find_run(base: Path, words: str, files: Files | None = None) -> RunDirectory:

@@ -108,6 +108,8 @@ class Segment:
     """Header crc of the last frame: what stands next links it. None when nobody looked."""
     digest: bytes = b""
     """Of all frame headers, where a walk from the first frame found it."""
+    began_ms: int | None = None
+    """Wall time of the first record; None when nobody looked."""
     index: Index = field(default_factory=Index)
 
 

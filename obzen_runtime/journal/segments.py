@@ -11,20 +11,25 @@ sync and roll, should the shared file itself have been replaced.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
-from obzen_runtime.events import Block, Record
+from obzen_runtime.events import Block, Dropped, Record, RunStarted
 from obzen_runtime.journal.base import Entry, Fsync, Level, Memory, Os
 from obzen_runtime.journal.commit import Commit, Work
+from obzen_runtime.journal.floor import Floor, sweep
 from obzen_runtime.journal.place import Place
 from obzen_runtime.journal.reader import Log, kind_numbers, numbers
 from obzen_runtime.journal.recovery import Opened, Recovery, take_over
+from obzen_runtime.journal.retention import Held, Retention, dispensable
+from obzen_runtime.journal.scan import Segment
 from obzen_runtime.journal.watermark import FENCE, FENCE_AT
 from obzen_runtime.journal.writer import Identity, Writer
-from obzen_runtime.kernel import Concurrency, ConfigInvalid, Fenced, JournalFailed, Seams, StorageFailed
+from obzen_runtime.kernel import Concurrency, ConfigInvalid, Fenced, Files, JournalFailed, Seams, StorageFailed
 
 __all__ = ["SegmentJournal", "SegmentOptions"]
 
@@ -44,6 +49,9 @@ class SegmentOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Other records may use 1 MiB more, so that a full journal can still say how the run ended.
     """
+
+    retention: Retention = Retention()
+    """How much is kept of what nobody needs any more."""
 
     def __post_init__(self) -> None:
         if isinstance(self.level, Memory):
@@ -79,6 +87,9 @@ class SegmentJournal:
         )
         self._log = Log(seams.files, opened.segments)
         self._commit = Commit(options.level, seams.threads, begin=self._begin_sync, succeeded=self._sync_done, failed=self._sync_failed)
+        self._floor = opened.floor
+        self._drop: Work | None = None
+        """What removes segments that were let go, once the record of it is synced."""
         self._refusal: StorageFailed | None = None
         self._failed = False
         self._closed: asyncio.Future[None] | None = None
@@ -90,9 +101,11 @@ class SegmentJournal:
         """Open or create the journal of the run in `directory`: lock, next epoch, recovery.
 
         Blocks for a few syncs and the scan of the last segment. Raises `JournalLocked` when another process holds
-        the run, `JournalDamaged` when what is there is not what was written, `JournalFailed` when the disk fails.
+        the run, `JournalDamaged` when what is there is not what was written, `JournalFailed` when the disk fails,
+        `ConfigInvalid` when the archive cannot be made.
         """
         options, seams = options or SegmentOptions(), seams or Seams()
+        _prepare_archive(options.retention.archive, seams.files)
         return cls(take_over(Place(directory), seams), options, seams)
 
     @property
@@ -108,6 +121,10 @@ class SegmentJournal:
     def epoch(self) -> int:
         """The number of this opening, from 1."""
         return self._epoch
+
+    @property
+    def first(self) -> int:
+        return self._log.first or self._head + 1
 
     @property
     def head(self) -> int:
@@ -165,17 +182,17 @@ class SegmentJournal:
         self._waiters.append((position, waiter))
         await waiter
 
-    async def read(self, start: int = 1, stop: int | None = None, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
+    async def read(self, start: int = 0, stop: int | None = None, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
         self._check_failed()
         stop = self._head + 1 if stop is None else min(stop, self._head + 1)
-        for entries in self._log.read(max(start, 1), stop, kind_numbers(kinds)):
+        for entries in self._log.read(start if start > 0 else self.first, stop, kind_numbers(kinds)):
             for entry in entries:
                 yield entry
             await asyncio.sleep(0)
             self._check_failed()
 
-    async def tail(self, start: int = 1, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
-        position = max(start, 1)
+    async def tail(self, start: int = 0, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
+        position = start if start > 0 else self.first
         while True:
             head = self._head
             async for entry in self.read(position, head + 1, kinds=kinds):
@@ -197,7 +214,13 @@ class SegmentJournal:
         return found
 
     def forget(self, below: int) -> None:
-        """Everything is kept."""
+        """Drop whole segments below the position, as far as the retention wants it: recorded first, then synced, then removed."""
+        if self.options.retention.keeps_all or self._refusal is not None or self._drop is not None:
+            return
+        try:
+            self._drop_below(below)
+        except StorageFailed:
+            return  # the journal has ended, and says so at its next call
 
     async def close(self) -> None:
         if self._closed is None:
@@ -225,6 +248,44 @@ class SegmentJournal:
                 size=self._writer.size,
             )
 
+    def _drop_below(self, below: int) -> None:
+        retention, segments, now = self.options.retention, self._writer.segments, self._seams.clock.wall_ms()
+        held: list[Held] = []
+        for segment, following in pairwise(segments):
+            if not segment.sealed or segment.last >= below:
+                break
+            held.append(Held(segment.size, self._began(following)))
+        count = dispensable(retention, held, self.size, now)
+        if not count:
+            return
+        last = segments[count - 1]
+        started = self._started()
+        archive = str(Path(retention.archive, self._opened.place.directory.name).absolute()) if retention.archive else ""
+        record = self.append([Dropped(last.last + 1, now, archive, started)])
+        assert last.end_link is not None
+        floor = Floor(last.last + 1, last.end_link, record, self._opened.epoch.journal.hex(), archive)
+        paths = [segment.path for segment in segments[:count]]
+        self._floor, self._drop = floor, partial(_drop, self._seams.files, self._opened.place, floor, paths)
+        self._writer.drop(count)
+        self._commit.force()
+
+    def _began(self, segment: Segment) -> int:
+        """Wall time of the first record of a segment."""
+        if segment.began_ms is None:
+            base = segment.header.base
+            segment.began_ms = next((entry.record.at for some in self._log.read(base, base + 1, None) for entry in some), 0)
+        return segment.began_ms
+
+    def _started(self) -> RunStarted | None:
+        """The run's first record: where it stood, or in the record of the last drop."""
+        position = self._floor.record or 1
+        for entries in self._log.read(position, position + 1, None):
+            for entry in entries:
+                if isinstance(entry.record, RunStarted):
+                    return entry.record
+                return entry.record.started if isinstance(entry.record, Dropped) else None
+        return None
+
     def _roll(self) -> None:
         self._check_epoch()
         self._writer.seal(self._head, self._synced, keep_open=not self._lazy)
@@ -236,10 +297,13 @@ class SegmentJournal:
 
     def _begin_sync(self) -> tuple[Work, int]:
         sync = self._writer.begin_sync()
+        drop, self._drop = self._drop, None
 
         def work() -> None:
             sync()
             self._check_epoch()
+            if drop is not None:
+                drop()
 
         return work, self._head
 
@@ -323,6 +387,20 @@ class SegmentJournal:
             self._closed.set_exception(self._refusal)
         else:
             self._closed.set_result(None)
+
+
+def _prepare_archive(archive: str, files: Files) -> None:
+    """Said before a run begins, not when its first segment is to go there."""
+    if archive:
+        try:
+            files.make_directory(Path(archive))
+        except OSError as error:
+            raise ConfigInvalid(f"the archive {archive} cannot be made: {error}", remedy="Give a directory you may write") from error
+
+
+def _drop(files: Files, place: Place, floor: Floor, paths: Sequence[Path]) -> None:
+    files.replace(place.floor, floor.encode())
+    sweep(files, paths, floor.archive)
 
 
 def _fenced(epoch: int) -> Fenced:

@@ -169,6 +169,11 @@ class Writer:
         self._headers.clear()
         self.segments.append(Segment(path, header, self._link, head, SEGMENT_BYTES))
 
+    def drop(self, count: int) -> None:
+        """Let go of the first segments; their files are somebody else's business."""
+        self._before -= sum(segment.size for segment in self.segments[:count])
+        del self.segments[:count]
+
     def begin_sync(self) -> Callable[[], None]:
         """Work for a thread that makes durable all that is written by now. Files of finished segments are closed by it."""
         done, self._unsynced = self._unsynced, []

@@ -93,6 +93,10 @@ class Files(Protocol):
 
     def remove(self, path: Path) -> None: ...
 
+    def link(self, path: Path, target: Path) -> None:
+        """Give a file a second name, not durable before `sync_directory`. OSError where the disk cannot, or the name is taken."""
+        ...
+
     def sync_directory(self, path: Path) -> None: ...
 
     def share(self, path: Path) -> SharedBytes:
@@ -227,6 +231,9 @@ class SystemFiles:
 
     def remove(self, path: Path) -> None:
         path.unlink()
+
+    def link(self, path: Path, target: Path) -> None:
+        target.hardlink_to(path)
 
     def sync_directory(self, path: Path) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -18,7 +18,7 @@ __all__ = ["Crashed", "Faults", "InlineThreads", "Operation", "SimulatedDisk", "
 
 R = TypeVar("R")
 SECTOR = 512
-Operation = Literal["create", "open", "write", "sync", "truncate", "replace", "remove", "sync_directory", "share", "lock", "read"]
+Operation = Literal["create", "open", "write", "sync", "truncate", "replace", "remove", "link", "sync_directory", "share", "lock", "read"]
 
 
 class Crashed(BaseException):
@@ -215,6 +215,13 @@ class SimulatedDisk:
         self.faults.step("remove", path)
         self._node(path)
         del self._nodes[path]
+
+    def link(self, path: Path, target: Path) -> None:
+        self.faults.step("link", target)
+        if target in self._nodes:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        self._in_directory(target)
+        self._nodes[target] = self._node(path)
 
     def sync_directory(self, path: Path) -> None:
         self.faults.step("sync_directory", path)

@@ -1,9 +1,12 @@
 """`obzen journal check`: one line of verdict, and 65 when the journal is not what was written."""
 
+import asyncio
+
 import pytest
 
 from obzen_runtime.cli.check import verdict
-from obzen_runtime.journal import CheckReport
+from obzen_runtime.events import Block
+from obzen_runtime.journal import CheckReport, Retention, SegmentJournal, SegmentOptions
 from tests.cli.kit import HELLO, refused
 
 
@@ -71,3 +74,27 @@ def test_broken_rules_and_an_unfinished_tail_are_told():
         "             9  Block",
         "             1  events of a",
     ]
+
+
+async def pruned(folder):
+    """A run that dropped its first segments into an archive."""
+    options = SegmentOptions(segment_bytes=1024, retention=Retention(size=2048, archive=str(folder / "old")))
+    journal = SegmentJournal.open(folder / "runs" / "p", options=options)
+    for number in range(20):
+        journal.append([Block(stage="s", base=number, count=1, at=1, payloads=bytes(300))])
+    journal.forget(journal.head)
+    await journal.close()
+    return journal.first
+
+
+def test_a_journal_whose_beginning_was_dropped_is_whole_and_more_so_with_its_archive(obzen):
+    first = asyncio.run(pruned(obzen.folder))
+    ended = obzen("journal", "check", "p")
+    assert ended.code == 0
+    assert f"positions below {first} were dropped on purpose" in ended.out
+    ended = obzen("journal", "check", "p", "--archive", "old", "--json")
+    assert (ended.code, ended.lines[0]["first"], ended.lines[0]["stages"]) == (0, 1, {"s": 20})
+    assert obzen("journal", "check", "p", "--archive", "old/p").code == 0
+    refused(obzen("journal", "check", "p", "--archive", "nowhere"), 64, "nowhere")
+    sorted((obzen.folder / "old" / "p").iterdir())[1].unlink()
+    refused(obzen("journal", "check", "p", "--archive", "old"), 65, "damaged")

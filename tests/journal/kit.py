@@ -77,7 +77,7 @@ def recover(disk, *, read=True):
     taken = take_over(Place(RUN), seams(disk))
     found = []
     if read:
-        for handful in Log(disk, taken.segments).read(1, taken.recovery.head + 1, None):
+        for handful in Log(disk, taken.segments).read(taken.floor.position, taken.recovery.head + 1, None):
             found += handful
     taken.release()
     return taken.recovery, found
