@@ -9,6 +9,7 @@ import typer
 from obzen_runtime.cli.check import CheckOptions, journal_check
 from obzen_runtime.cli.command import EXIT_USAGE, Common, add, tell
 from obzen_runtime.cli.draw import DrawOptions, draw
+from obzen_runtime.cli.export import ExportOptions, export
 from obzen_runtime.cli.inspect import InspectOptions, inspect
 from obzen_runtime.cli.run import RunOptions, run
 from obzen_runtime.cli.runs import ListOptions, runs
@@ -53,6 +54,7 @@ add(app, "run", RunOptions, run)
 add(app, "stop", StopOptions, stop)
 add(app, "runs", ListOptions, runs)
 add(app, "inspect", InspectOptions, inspect)
+add(app, "export", ExportOptions, export)
 add(app, "draw", DrawOptions, draw)
 add(_journal, "check", CheckOptions, journal_check)
 app.add_typer(_journal, name="journal")

@@ -20,7 +20,7 @@ from obzen_runtime.journal import Entry, SegmentReader
 from obzen_runtime.kernel import UsageError
 from obzen_runtime.lineage import History, Range, parents_of
 
-__all__ = ["Events", "InspectOptions", "Selection", "events_of", "inspect", "selection_of", "show"]
+__all__ = ["Events", "InspectOptions", "Selection", "check_stage", "concerns", "events_of", "inspect", "selection_of", "show"]
 
 _LOCAL = frozenset({"source", "transform", "join", "sink", "dead_letters"})
 """Kinds of stages whose outputs come from inputs of the same step."""
@@ -158,12 +158,12 @@ def _letter(position: int, letter: DeadLetter) -> Event:
 
 async def show(reader: SegmentReader, selection: Selection, *, as_json: bool = False) -> AsyncGenerator[str, None]:
     """The lines for what is selected of a journal. Raises `UsageError` for a stage that the run does not have."""
-    started = [entry.record async for entry in reader.read(1, 2) if isinstance(entry.record, RunStarted)]
+    started = [entry.record async for entry in reader.read(0, 2) if isinstance(entry.record, RunStarted)]
     events = Events([info for first in started for info in first.stages], selection.stage)
     for first in started:
-        _check_stage(first, selection.stage)
+        check_stage(first, selection.stage)
     remembers = selection.events and events.remembers
-    start = 1 if remembers else selection.start
+    start = 0 if remembers or selection.start == 1 else selection.start
     async for entry in reader.read(start, selection.stop, kinds=selection.read):
         position, record = entry
         if remembers:
@@ -178,7 +178,8 @@ async def show(reader: SegmentReader, selection: Selection, *, as_json: bool = F
                 yield event_value(event) if as_json else event_line(event)
 
 
-def _check_stage(started: RunStarted, stage: str | None) -> None:
+def check_stage(started: RunStarted, stage: str | None) -> None:
+    """Raises `UsageError` when the run has no stage of this name."""
     names = [info.name for info in started.stages]
     if stage is not None and stage not in (*names, started.flow, _LETTERS):
         raise UsageError(f"the run has no stage {stage!r}", remedy=f"It has: {', '.join(names)}")

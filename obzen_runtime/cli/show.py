@@ -37,7 +37,7 @@ from obzen_runtime.events import (
 )
 from obzen_runtime.lineage import Parents, Range, losses_of, sources_of
 
-__all__ = ["Event", "event_line", "event_value", "kind_of", "payloads_of", "plain", "record_line", "record_value"]
+__all__ = ["Event", "event_line", "event_value", "json_text", "kind_of", "payloads_of", "plain", "record_line", "record_value"]
 
 _MOST = 200
 _MOST_RANGES = 4
@@ -93,7 +93,8 @@ def payloads_of(data: bytes) -> list[Any] | None:
     return found if isinstance(found, list) else None
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """A plain value as JSON; what JSON cannot hold as the text Python has for it."""
     try:
         return msgspec.json.encode(value, enc_hook=repr).decode()
     except (TypeError, ValueError, RecursionError):
@@ -103,13 +104,13 @@ def _json(value: Any) -> str:
 def event_line(event: Event) -> str:
     """An event for people."""
     origin = f"  <- {_ranges(event.parents)}" if event.parents else ""
-    return f"{event.position:>8}  {event.id}  {event.type}  {_short(plain(_json(event.payload)))}{origin}"
+    return f"{event.position:>8}  {event.id}  {event.type}  {_short(plain(json_text(event.payload)))}{origin}"
 
 
 def event_value(event: Event) -> str:
     """An event as a line of JSON; parents are ids, or ranges `stage@first..last`."""
     head = {"position": event.position, "kind": "event", "event": event.id, "type": event.type, "parents": list(map(str, event.parents))}
-    return f'{msgspec.json.encode(head).decode()[:-1]},"payload":{_json(event.payload)}}}'
+    return f'{msgspec.json.encode(head).decode()[:-1]},"payload":{json_text(event.payload)}}}'
 
 
 # -- records --------------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ def record_value(position: int, record: Record) -> str:
     fields = msgspec.to_builtins(record)
     sizes = {f"{name}_bytes": len(value) for name in _BYTES if isinstance(value := getattr(record, name, None), bytes)}
     kept = {name: value for name, value in fields.items() if f"{name}_bytes" not in sizes}
-    return _json({"position": position, "kind": kind_of(record), **kept, **{name: size for name, size in sizes.items() if size}})
+    return json_text({"position": position, "kind": kind_of(record), **kept, **{name: size for name, size in sizes.items() if size}})
 
 
 def record_line(position: int, record: Record, types: Sequence[str] = ()) -> str:
