@@ -8,7 +8,7 @@ from obzen_runtime.actor import Continue, Directive, Restart, SelfSupervised, Te
 from obzen_runtime.events import DeadLetter
 from obzen_runtime.flow import Flow, ignored
 from obzen_runtime.fsm import Machine, on
-from obzen_runtime.host import FlowFailed, Handle, Report, StageReport, run, start
+from obzen_runtime.host import FlowFailed, Handle, Report, StageReport, resume, run, start
 from obzen_runtime.journal import MemoryJournal, SegmentJournal
 from obzen_runtime.kernel import ErrorInfo, ObzenError, Permanent, Retry, Transient
 from obzen_runtime.stages import (
@@ -68,6 +68,7 @@ __all__ = [
     "ignored",
     "join",
     "on",
+    "resume",
     "run",
     "sink",
     "source",

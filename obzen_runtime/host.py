@@ -5,6 +5,7 @@ flow in a program that has a loop of its own, and changes nothing global.
 """
 
 import asyncio
+import contextlib
 import os
 import platform
 import signal
@@ -17,22 +18,24 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 import msgspec
 
 from obzen_runtime.actor import Ground, Watchdog, outlast
-from obzen_runtime.events import ActorStalled, Record, RunCancelled, RunCompleted, RunFailed
-from obzen_runtime.flow import Cancel, Drain, Flow, PauseFlow, Pipeline, ResumeFlow, StopFlow, Verdict
+from obzen_runtime.events import ActorStalled, Record, RunCancelled, RunCompleted, RunFailed, RunResumed
+from obzen_runtime.flow import Cancel, Drain, Flow, PauseFlow, Pipeline, ResumeFlow, StopFlow, Verdict, judge_changes
 from obzen_runtime.journal import (
     Journal,
     Level,
     Manifest,
     Memory,
     MemoryJournal,
+    Os,
     RunDirectory,
     SegmentJournal,
     SegmentOptions,
+    find_run,
     level_from,
     level_text,
 )
@@ -57,7 +60,7 @@ try:
 except ImportError:  # the extra [fast] is not installed
     _new_loop = asyncio.new_event_loop
 
-__all__ = ["LOADING", "FlowFailed", "Handle", "Origin", "Report", "StageReport", "execute", "run", "start"]
+__all__ = ["LOADING", "FlowFailed", "Handle", "Origin", "Report", "StageReport", "execute", "resume", "run", "start"]
 
 LOADING: ContextVar[str] = ContextVar("LOADING", default="")
 """The program that is being imported for its flow; it must not start one meanwhile."""
@@ -74,6 +77,7 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     emitted: int = 0
     dropped: int = 0
     dead: int = 0
+    doubted: int = 0
     errors: int = 0
     seconds: float = 0.0
 
@@ -91,6 +95,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     contracts: tuple[Verdict, ...] = ()
     error: ErrorInfo | None = None
     dead_letters: int = 0
+    earlier: bool = False
+    """The run had drained before: nothing was done."""
 
 
 class FlowFailed(ObzenError):
@@ -118,19 +124,23 @@ class Handle:
     Leaving the block waits for the end; leaving it by an exception cancels the run.
     """
 
-    def __init__(self, flow: Flow, journal: Journal, opening: "_Opening", run_id: RunId, directory: Path | None = None) -> None:
-        """For `start`: `directory` is set when the journal is the handle's own, to be closed at the end."""
+    def __init__(self, flow: Flow, journal: Journal, opening: "_Opening", run_id: RunId, kept: "_Kept | None" = None) -> None:
+        """For `start`: with `kept` the journal is the handle's own, to be closed at the end."""
         self.flow = flow
         self.run_id = run_id
-        self.directory = directory
+        self.directory = kept.place.path if kept is not None else None
+        self._manifest = kept.manifest if kept is not None else None
+        self._allowed = opening.allow_code_change
         self.journal = journal
         self._clock = opening.seams.clock
         self.watchdog = Watchdog(owns_process=opening.owns_process, on_held=self._held)
-        ground = Ground(journal, opening.seams, self.watchdog, run_id)
+        ground = Ground(journal, opening.seams, self.watchdog, run_id, kept.place.artifacts if kept is not None else None)
         self.pipeline = Pipeline(flow, ground, manual=opening.manual)
         self._owns_process = opening.owns_process
         listens = isinstance(opening.seams.files, SystemFiles)  # a simulated disk has no FIFOs
-        self._orders = Listener(directory, lambda order: self.pipeline.command(command_of(order))) if directory and listens else None
+        self._orders = (
+            Listener(self.directory, lambda order: self.pipeline.command(command_of(order))) if self.directory and listens else None
+        )
         self._task: asyncio.Task[Report] | None = None
         self._over = False
 
@@ -173,6 +183,11 @@ class Handle:
 
     async def _live(self) -> Report:
         """The run, and what must be put away after it."""
+        try:
+            await self._go_on()
+        except BaseException:
+            await self._put_away()
+            raise
         await self.pipeline.run()
         if self._orders is not None:
             self._orders.close()
@@ -189,6 +204,33 @@ class Handle:
                 if report.error is None:
                     raise
         return report
+
+    async def _go_on(self) -> None:
+        """Take over what an earlier process left, if one did."""
+        past = await self.pipeline.look_back()
+        if past is None:
+            return
+        before = past.resumed
+        recovered = self.journal.recovered if isinstance(self.journal, SegmentJournal) else None
+        changed: dict[str, str] = {}
+        if self._manifest is not None:
+            earlier = before.code if before is not None else {}
+            parameters = _parameters(self.flow)
+            changed = judge_changes(self.flow, self._manifest, earlier=earlier, parameters=parameters, allowed=self._allowed)
+            changed = {**earlier, **changed}
+        epoch = recovered.epoch if recovered is not None else before.epoch + 1 if before is not None else 2
+        lost = recovered.tail_lost if recovered is not None else None
+        self.pipeline.go_on(past, RunResumed(self._clock.wall_ms(), epoch, lost, changed))
+
+    async def _put_away(self) -> None:
+        """The run never began: let go of what it holds."""
+        self._over = True
+        if self._orders is not None:
+            self._orders.close()
+        self.watchdog.stop()
+        if self.directory is not None:
+            with contextlib.suppress(ObzenError):
+                await self.journal.close()
 
     async def stop(self, within: float = 30.0) -> Report:
         """Suspend: sources end, what is admitted is processed, folds keep their state; the run can be resumed."""
@@ -247,6 +289,7 @@ class Handle:
             contracts=tuple(pipeline.verdicts),
             error=pipeline.error,
             dead_letters=pipeline.wired.log.letters.count,
+            earlier=pipeline.past is not None and pipeline.past.over,
         )
 
     def _held(self, name: str, seconds: float, stack: str) -> None:
@@ -259,22 +302,33 @@ class _Opening:
     """How a run is begun."""
 
     journal: str | Path | Journal
-    durability: str = "os"
+    durability: str | None = None
+    """A level's name; None: the one it was started with, or `os`."""
     run_id: str | None = None
     manual: bool = False
+    resume: bool = False
+    """The run must be there already."""
+    allow_code_change: bool = False
     origin: Origin | None = None
     owns_process: bool = False
     seams: Seams = field(default_factory=Seams)
 
 
+class _Kept(NamedTuple):
+    """Where a run on disk stands, and its manifest as it was started."""
+
+    place: RunDirectory
+    manifest: Manifest
+
+
 def start(
-    flow: Flow, *, journal: str | Path | Journal = "runs", durability: str = "os", run_id: str | None = None, manual: bool = False
+    flow: Flow, *, journal: str | Path | Journal = "runs", durability: str | None = None, run_id: str | None = None, manual: bool = False
 ) -> Handle:
     """Embed a flow: `async with oz.start(flow) as handle: report = await handle.wait()`.
 
-    `journal` is the directory that holds run directories, or a journal of your own; `durability` is `os`, `fsync` or
-    `interval(ms)`. With `manual` sources wait for `handle.start()`. No signal handler is installed and no global
-    setting is changed.
+    `journal` is the directory that holds run directories, or a journal of your own; `durability` is `os` (default),
+    `fsync` or `interval(ms)`. With a `run_id` that was started before the run is resumed. With `manual` sources wait
+    for `handle.start()`. No signal handler is installed and no global setting is changed.
     """
     return _prepare(flow, _Opening(journal, durability, run_id, manual=manual))
 
@@ -286,30 +340,50 @@ def _prepare(flow: Flow, opening: _Opening) -> Handle:
             remedy='Put oz.run or oz.start under `if __name__ == "__main__":`; `obzen run` runs the flow itself.',
         )
     seams, journal = opening.seams, opening.journal
-    name = RUN_ID.new(opening.run_id) if opening.run_id is not None else new_run_id(seams.clock, seams.entropy)
-    level = level_from(opening.durability)
+    level = level_from(opening.durability) if opening.durability is not None else None
     flow.topology  # noqa: B018 - a parameter that is not bound is told before a directory is made
     if isinstance(level, Memory) and isinstance(journal, str | Path):
         journal = MemoryJournal()
     if not isinstance(journal, str | Path):
-        return Handle(flow, journal, opening, name)
-    place = _place(Path(journal), name)
-    place.write_manifest(_manifest(flow, name, level, opening.origin or _origin(flow), seams.clock.wall_ms()))
-    opened = SegmentJournal.open(place.path, options=SegmentOptions(level=level), seams=seams)
-    return Handle(flow, opened, opening, name, place.path)
+        return Handle(flow, journal, opening, _name(opening))
+    kept = _earlier(Path(journal), opening) or _new(flow, Path(journal), opening, level or Os())
+    options = SegmentOptions(level=level or level_from(kept.manifest.durability))
+    opened = SegmentJournal.open(kept.place.path, options=options, seams=seams)
+    return Handle(flow, opened, opening, kept.place.run_id, kept)
 
 
-def _place(base: Path, name: RunId) -> RunDirectory:
-    """The directory of a new run. Raises `JournalLocked` while a run of this name lives, `IoFailed` when it cannot be made."""
-    there = RunDirectory(base / name)
+def _name(opening: _Opening) -> RunId:
+    return RUN_ID.new(opening.run_id) if opening.run_id is not None else new_run_id(opening.seams.clock, opening.seams.entropy)
+
+
+def _earlier(base: Path, opening: _Opening) -> _Kept | None:
+    """The run of this name, if it was started before. Raises what is wrong with it."""
+    if opening.run_id is None:
+        return None
+    files = opening.seams.files
+    if opening.resume:
+        place = find_run(base, opening.run_id, files)
+    else:
+        place = RunDirectory(base / RUN_ID.new(opening.run_id), files)
+        if not place.exists:
+            return None
+    if place.state() == "running":
+        raise JournalLocked(f"run {place.run_id} is running", remedy="Wait for its end, end it with `obzen stop`, or choose another --run-id.", run=place.run_id)
+    return _Kept(place, place.read_manifest())
+
+
+def _new(flow: Flow, base: Path, opening: _Opening, level: Level) -> _Kept:
+    """Make the directory of a new run. Raises `IoFailed` when it cannot be made."""
+    name = _name(opening)
     try:
-        if there.exists and there.state() == "running":
-            raise JournalLocked(f"run {name} is running", remedy="Wait for its end, or choose another --run-id.", run=name)
-        return RunDirectory.create(base, name)
+        place = RunDirectory.create(base, name, opening.seams.files)
     except OSError as error:
         raise IoFailed(
             f"the run directory {base / name} cannot be made: {error.strerror}", remedy="Choose a directory you may write with --journal."
         ) from error
+    manifest = _manifest(flow, name, level, opening.origin or _origin(flow), opening.seams.clock.wall_ms())
+    place.write_manifest(manifest)
+    return _Kept(place, manifest)
 
 
 def _origin(flow: Flow) -> Origin:
@@ -329,7 +403,7 @@ def _manifest(flow: Flow, name: RunId, level: Level, origin: Origin, started_ms:
         variable=origin.variable or None,
         code={stage: code_fingerprint(node) for stage, node in topology.nodes.items()},
         schemas={stage: schema_fingerprint(declared) for stage, declared in topology.outputs.items()},
-        parameters={stage: _plain(node.bound) for stage, node in topology.nodes.items() if node.bound},
+        parameters=_parameters(flow),
         options={"restart": msgspec.to_builtins(flow.restart), "window": msgspec.to_builtins(flow.window)},
         durability=level_text(level),
         versions=versions(),
@@ -338,18 +412,37 @@ def _manifest(flow: Flow, name: RunId, level: Level, origin: Origin, started_ms:
     )
 
 
+def _parameters(flow: Flow) -> dict[str, Any]:
+    return {stage: _plain(node.bound) for stage, node in flow.topology.nodes.items() if node.bound}
+
+
 def _plain(bound: Mapping[str, Any]) -> Any:
     """Parameters as JSON can hold them."""
     return msgspec.to_builtins(dict(bound), enc_hook=lambda value: str(value) if isinstance(value, PurePath) else repr(value))
 
 
-def run(flow: Flow, *, journal: str | Path | Journal = "runs", durability: str = "os", run_id: str | None = None) -> Report:
+def run(flow: Flow, *, journal: str | Path | Journal = "runs", durability: str | None = None, run_id: str | None = None) -> Report:
     """Run a flow to its end and return the report. Owns the process: SIGINT and SIGTERM suspend, a second one cancels.
 
+    With a `run_id` that was started before the run is resumed: what it had committed stays, the rest is done.
     Raises `FlowFailed` when the flow failed. After a suspension by a signal it raises what the signal would have
     been without us: `KeyboardInterrupt`, or `SystemExit(143)` for SIGTERM.
     """
-    report, number = execute(flow, journal=journal, durability=durability, run_id=run_id)
+    return _told(*execute(flow, journal=journal, durability=durability, run_id=run_id))
+
+
+def resume(flow: Flow, run: str | Path, *, journal: str | Path = "runs", allow_code_change: bool = False) -> Report:
+    """Go on with a cancelled, failed or crashed run, from its last committed position, and return the report. As `run`.
+
+    `run` is its id, the beginning of one, `--last`, or its directory; `journal` the directory that holds runs. A run
+    that has drained is not touched: its report comes back. Raises `JournalLocked` while the run lives, and
+    `FlowInvalid` (`flow_changed`, `code_changed`) when the flow is not the one that was started; with
+    `allow_code_change` changed code of stages with state, and other parameters, are taken as they are.
+    """
+    return _told(*execute(flow, journal=journal, run_id=str(run), resume=True, allow_code_change=allow_code_change))
+
+
+def _told(report: Report, number: int | None) -> Report:
     sys.stderr.write(footer(report) + "\n")
     if report.state == "failed":
         raise FlowFailed(report)
@@ -360,18 +453,25 @@ def run(flow: Flow, *, journal: str | Path | Journal = "runs", durability: str =
     return report
 
 
+class _How(TypedDict, total=False):
+    resume: bool
+    allow_code_change: bool
+    origin: Origin | None
+
+
 def execute(
     flow: Flow,
     *,
     journal: str | Path | Journal = "runs",
-    durability: str = "os",
+    durability: str | None = None,
     run_id: str | None = None,
     watch: Callable[[Handle], Any] | None = None,
-    origin: Origin | None = None,
+    **how: Unpack[_How],
 ) -> tuple[Report, int | None]:
     """As `run`, but returns the report whatever the end was, with the signal that ended it.
 
-    `watch(handle)` may return a coroutine that is run beside the flow and cancelled at its end.
+    `watch(handle)` may return a coroutine that is run beside the flow and cancelled at its end. `resume` wants a run that
+    is there already.
     """
     try:
         asyncio.get_running_loop()
@@ -384,7 +484,7 @@ def execute(
             "oz.run was called outside the main thread, where no signals can be taken over",
             remedy="Run there, or embed with `async with oz.start(flow) as handle`.",
         )
-    handle_of = partial(_prepare, flow, _Opening(journal, durability, run_id, origin=origin, owns_process=True))
+    handle_of = partial(_prepare, flow, _Opening(journal, durability, run_id, owns_process=True, **how))
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     try:
@@ -421,4 +521,5 @@ def footer(report: Report) -> str:
     if not report.directory:
         return head
     place = os.path.relpath(report.directory) if not report.directory.startswith("..") else report.directory
-    return f"{head}: {place}\n  obzen inspect {place}"
+    then = "" if report.state == "drained" else f"\n  obzen resume {place}"
+    return f"{head}: {place}\n  obzen inspect {place}{then}"

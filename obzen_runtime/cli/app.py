@@ -11,6 +11,7 @@ from obzen_runtime.cli.command import EXIT_USAGE, Common, add, tell
 from obzen_runtime.cli.draw import DrawOptions, draw
 from obzen_runtime.cli.export import ExportOptions, export
 from obzen_runtime.cli.inspect import InspectOptions, inspect
+from obzen_runtime.cli.resume import ResumeOptions, resume
 from obzen_runtime.cli.run import RunOptions, run
 from obzen_runtime.cli.runs import ListOptions, runs
 from obzen_runtime.cli.say import hint, say, silence
@@ -52,6 +53,7 @@ def _tell_version(options: Common) -> int:
 
 add(app, "run", RunOptions, run)
 add(app, "stop", StopOptions, stop)
+add(app, "resume", ResumeOptions, resume)
 add(app, "runs", ListOptions, runs)
 add(app, "inspect", InspectOptions, inspect)
 add(app, "export", ExportOptions, export)

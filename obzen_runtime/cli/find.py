@@ -9,20 +9,25 @@ from obzen_runtime.cli.command import Common
 from obzen_runtime.journal import RunDirectory, find_run
 from obzen_runtime.kernel import NotFound, UsageError
 
-__all__ = ["RunsOptions", "WhichOptions", "near", "which"]
+__all__ = ["Last", "Run", "Runs", "RunsOptions", "WhichOptions", "near", "which"]
+
+
+Runs = Annotated[str, typer.Option("--runs", "--journal", metavar="DIR", help="The directory that holds the runs.")]
+Run = Annotated[str | None, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or its directory.")]
+Last = Annotated[bool, typer.Option("--last", help="The newest run.")]
 
 
 class RunsOptions(Common, frozen=True, kw_only=True):
     """Where runs are."""
 
-    runs: Annotated[str, typer.Option("--runs", "--journal", metavar="DIR", help="The directory that holds the runs.")] = "runs"
+    runs: Runs = "runs"
 
 
 class WhichOptions(RunsOptions, frozen=True, kw_only=True):
     """Which run is meant."""
 
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or its directory.")] = None
-    last: Annotated[bool, typer.Option("--last", help="The newest run.")] = False
+    run: Run = None
+    last: Last = False
 
 
 def which(options: WhichOptions) -> RunDirectory:

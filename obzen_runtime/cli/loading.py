@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 from obzen_runtime.flow import Flow
 from obzen_runtime.host import LOADING
+from obzen_runtime.journal import RunDirectory
 from obzen_runtime.kernel import FlowInvalid, NotFound, UsageError
 from obzen_runtime.stages import Node
 from obzen_runtime.stages import Path as StagePath
 
-__all__ = ["Loaded", "Settings", "import_file", "load", "pick", "settings_from", "split"]
+__all__ = ["Loaded", "Settings", "import_file", "load", "load_started", "pick", "settings_from", "split"]
 
 Settings = dict[str, dict[str, list[str]]]
 """Stage to parameter to the texts given for it."""
@@ -46,6 +47,26 @@ def load(text: str) -> Loaded:
     module = import_file(file)
     name = pick(module, file, variable)
     return Loaded(file, name, vars(module)[name], module)
+
+
+def load_started(run: RunDirectory, *, call: str, override: str = "") -> Loaded:
+    """Load the flow that a run was started from, with its parameters, by its manifest or by the file named in `override`.
+
+    `call` is what a program calls instead, for a flow that only a function of its own can build, such as `oz.resume`.
+    Raises what `load` raises, and `FlowInvalid` when the manifest does not say where the flow stands.
+    """
+    manifest = run.read_manifest()
+    if override:
+        loaded = load(override)
+    elif manifest.file is None or manifest.variable is None:
+        raise FlowInvalid(
+            f"run {run.run_id} does not say where its flow stands: it was built inside a function",
+            code="manifest_invalid",
+            remedy=f"Call `{call}(flow, {str(run.run_id)!r})` in the program that builds it, or name it: --flow FILE:VARIABLE",
+        )
+    else:
+        loaded = load(f"{manifest.file}:{manifest.variable}")
+    return loaded._replace(flow=loaded.flow.started_with(manifest.parameters))
 
 
 def split(text: str) -> tuple[Path, str]:

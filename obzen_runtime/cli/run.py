@@ -7,12 +7,13 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from obzen_runtime.cli.command import EXIT_FAILED, EXIT_LATER, Common, exit_code_of
+from obzen_runtime.cli.command import EXIT_FAILED, EXIT_IO, Common, exit_code_of
 from obzen_runtime.cli.find import near
 from obzen_runtime.cli.live import Lines, Table
 from obzen_runtime.cli.loading import load, settings_from
@@ -20,10 +21,19 @@ from obzen_runtime.cli.say import hint, say
 from obzen_runtime.cli.screen import Screen
 from obzen_runtime.host import Handle, Origin, Report, execute
 
-__all__ = ["RunOptions", "footer", "run"]
+__all__ = ["RunOptions", "TellOptions", "footer", "run", "watched"]
 
 
-class RunOptions(Common, frozen=True, kw_only=True):
+class TellOptions(Common, frozen=True, kw_only=True):
+    """What is told of a run, and when it counts as failed."""
+
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the stages do.")] = False
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when there are dead letters.")] = False
+    json: Annotated[bool, typer.Option("--json", help="Print the report as one line of JSON to standard output.")] = False
+
+
+class RunOptions(TellOptions, frozen=True, kw_only=True):
     """What `obzen run` takes."""
 
     file: Annotated[str, typer.Argument(metavar="FILE[:VARIABLE]", help="The Python file that defines the flow.")]
@@ -32,30 +42,44 @@ class RunOptions(Common, frozen=True, kw_only=True):
     ] = []  # noqa: RUF012 - a struct copies it
     journal: Annotated[str, typer.Option("--journal", "--runs", metavar="DIR", help="The directory that holds the runs.")] = "runs"
     durability: Annotated[
-        str, typer.Option("--durability", help="What a written record survives: os (the process), interval(MS), fsync (the power), memory.")
-    ] = "os"
-    run_id: Annotated[str | None, typer.Option("--run-id", metavar="NAME", help="A name for the run; default: a sortable id.")] = None
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the stages do.")] = False
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when there are dead letters.")] = False
-    json: Annotated[bool, typer.Option("--json", help="Print the report as one line of JSON to standard output.")] = False
+        str | None,
+        typer.Option("--durability", help="What a written record survives: os (the process), interval(MS), fsync (the power), memory."),
+    ] = None
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", metavar="NAME", help="A name for the run; one that was started before is resumed.")
+    ] = None
+    allow_code_change: Annotated[
+        bool, typer.Option("--allow-code-change", help="With the name of an earlier run: go on although the code of state has changed.")
+    ] = False
 
 
 def run(options: RunOptions) -> int:
     """Run the flow that a Python file defines, to its end.
 
-    Ctrl-C suspends it, a second one cancels it. Exit codes: 0 drained, 1 the run failed, 64 wrong usage, 65 the
-    journal is damaged, 70 a bug, 74 input or output failed, 75 the run is locked, or
-    was ended by `obzen stop`, 78 the flow is invalid, 130 and 143 ended by a signal.
+    Ctrl-C suspends it, a second one cancels it. Under a name (--run-id) that was started before it is resumed. Exit
+    codes: 0 drained, 1 the run failed, 64 wrong usage, 65 the journal is damaged, 70 a bug, 74 input or output failed,
+    75 the run is locked, 78 the flow is invalid, 130 and 143 ended by a signal.
     """
     loaded = load(options.file)
     flow = loaded.flow.bind(settings_from(options.set))
     origin = Origin(file=str(loaded.file.resolve()), variable=loaded.variable)
+    how = partial(
+        execute,
+        flow,
+        journal=options.journal,
+        durability=options.durability,
+        run_id=options.run_id,
+        origin=origin,
+        allow_code_change=options.allow_code_change,
+    )
+    return watched(how, options)
+
+
+def watched(how: Callable[..., tuple[Report, int | None]], options: TellOptions) -> int:
+    """Execute a flow under the user's eyes, tell how it went, and return the exit code."""
     began = time.monotonic()
     with _logging(options), _watching(options) as watch:
-        report, number = execute(
-            flow, journal=options.journal, durability=options.durability, run_id=options.run_id, watch=watch, origin=origin
-        )
+        report, number = how(watch=watch)
     if not options.quiet:
         hint(footer(report, time.monotonic() - began))
     elif report.error is not None:
@@ -67,13 +91,13 @@ def run(options: RunOptions) -> int:
         return exit_code_of(report.error)
     if number is not None:
         return 128 + number
-    if report.state == "cancelled":
-        return EXIT_LATER  # by an order from elsewhere: it is not done, and can be gone on with
+    if report.reason == "journal_full":
+        return EXIT_IO
     return EXIT_FAILED if report.state == "failed" or (options.strict and report.dead_letters) else 0
 
 
 @contextlib.contextmanager
-def _watching(options: RunOptions) -> Iterator[Callable[[Handle], Any] | None]:
+def _watching(options: TellOptions) -> Iterator[Callable[[Handle], Any] | None]:
     if options.quiet:
         yield None
     elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
@@ -86,7 +110,7 @@ def _watching(options: RunOptions) -> Iterator[Callable[[Handle], Any] | None]:
 
 
 @contextlib.contextmanager
-def _logging(options: RunOptions) -> Iterator[None]:
+def _logging(options: TellOptions) -> Iterator[None]:
     """The runtime's log goes to standard error, whatever that is when a line is written."""
     log, handler = logging.getLogger("obzen"), _Errors()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -110,12 +134,14 @@ def footer(report: Report, seconds: float) -> str:
     """How a run ended, where it is kept, and what can be asked of it."""
     letters = f", {report.dead_letters:,} dead letter{'s' if report.dead_letters > 1 else ''}" if report.dead_letters else ""
     why = f" ({report.reason})" if report.state == "cancelled" and report.reason else ""
-    lines = [f"{report.state}{why} after {seconds:.2f} s{letters}"]
+    lines = [f"{report.state}{why} {'before, nothing was left to do' if report.earlier else f'after {seconds:.2f} s'}{letters}"]
     if report.error is not None:
         lines = [f"{lines[0]}: {_failure(report)}"]
     if report.directory:
         place = shlex.quote(near(report.directory))
         lines += [f"  {place}", f"  obzen inspect {place}"]
+        if report.state != "drained":
+            lines.append(f"  obzen resume {place}")
         if report.dead_letters:
             lines.append(f"  obzen inspect {place} --type dead_letter")
     return "\n".join(lines)

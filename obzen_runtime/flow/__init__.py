@@ -1,6 +1,7 @@
 """Flows: graphs of stages, checked when described, supervised when run."""
 
 from obzen_runtime.flow.builder import Flow
+from obzen_runtime.flow.changes import judge_changes
 from obzen_runtime.flow.contracts import Verdict
 from obzen_runtime.flow.machine import PIPELINE, Cancel, Drain, PauseFlow, ResumeFlow, StopFlow
 from obzen_runtime.flow.pipeline import Pipeline
@@ -20,4 +21,5 @@ __all__ = [
     "Topology",
     "Verdict",
     "ignored",
+    "judge_changes",
 ]

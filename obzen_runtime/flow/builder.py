@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NoReturn
 
+import msgspec
+
 from obzen_runtime.actor import Ground, Restart
 from obzen_runtime.events import StageInfo
 from obzen_runtime.flow.topology import Arc, Ignored, Topology
@@ -124,6 +126,26 @@ class Flow:
             for parameter, texts in parameters.items():
                 node = node.bind_text(parameter, texts)
             changed[stage] = node
+        return self._with(changed)
+
+    def started_with(self, parameters: Mapping[str, Mapping[str, Any]]) -> "Flow":
+        """The flow with the parameters a manifest holds. Raises `FlowInvalid` (`flow_changed`) when they do not fit it any more."""
+        changed: dict[str, Node] = {}
+        nodes = self.nodes
+        for stage, values in parameters.items():
+            known = nodes[stage].parameters if stage in nodes else {}
+            try:
+                bound = {name: msgspec.convert(value, known[name].annotation, strict=False) for name, value in values.items()}
+            except (KeyError, msgspec.ValidationError) as error:
+                raise FlowInvalid(
+                    f"flow {self.name!r} does not take the parameters that the run was started with, {stage}: {dict(values)!r} ({error})",
+                    code="flow_changed",
+                    remedy="Resume with the flow as it was, or start a new run.",
+                ) from error
+            changed[stage] = nodes[stage](**bound)
+        return self._with(changed)
+
+    def _with(self, changed: Mapping[str, Node]) -> "Flow":
         if not changed:
             return self
         links: dict[Link, Link] = {}

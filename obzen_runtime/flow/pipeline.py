@@ -23,7 +23,17 @@ from obzen_runtime.actor import (
     affected,
     drive,
 )
-from obzen_runtime.events import ActorCompleted, ActorRestarted, Checkpoint, Record, RunCancelled, RunCompleted, RunFailed, RunStarted
+from obzen_runtime.events import (
+    ActorCompleted,
+    ActorRestarted,
+    Checkpoint,
+    Record,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunResumed,
+    RunStarted,
+)
 from obzen_runtime.flow.builder import Flow, wire
 from obzen_runtime.flow.contracts import Verdict, judge, records, violation
 from obzen_runtime.flow.machine import (
@@ -42,6 +52,7 @@ from obzen_runtime.flow.machine import (
     StageReadinessComplete,
     StopFlow,
 )
+from obzen_runtime.flow.restore import Past, read_past
 from obzen_runtime.journal import MemoryJournal
 from obzen_runtime.kernel import ErrorInfo, InternalError, classify, logger
 from obzen_runtime.stages import (
@@ -94,6 +105,8 @@ class Pipeline:
         self.error: ErrorInfo | None = None
         self.reason = ""
         self.verdicts: list[Verdict] = []
+        self.past: Past | None = None
+        """What an earlier process left."""
         self.stuck = False
         """Some task outlived the run, because it swallows every cancellation."""
         self.watchers: list[Callable[[str], None]] = []
@@ -110,15 +123,32 @@ class Pipeline:
         self._orders: list[object] = []
         """What was ordered from outside and not yet done, in order."""
         self._draining = False
-        self._checkpointed = 0
+        self._checkpointed = ground.journal.size
         self._commits = 0
         self._forgetful = isinstance(ground.journal, MemoryJournal) and not ground.journal.keep
         self._log = logger(actor=self.name, run=ground.run_id)
 
+    async def look_back(self) -> Past | None:
+        """What an earlier process left in the journal; None for a new run. Raises what reading the journal raises."""
+        return await read_past(self.wired, self.journal)
+
+    def go_on(self, past: Past, resumed: RunResumed) -> None:
+        """Before `run`: begin where the past ends, with this record; a past that has drained is only taken over."""
+        self.past = past
+        past.give_back()
+        if past.over:
+            self.state, self.reason = "drained", "drained"
+            self.states = dict.fromkeys(self.stages, "drained")
+        else:
+            self._write(resumed)
+
     async def run(self) -> str:
         """Drive the run to its end; returns the final state. Never raises: what went wrong is in `error`."""
+        if self.state in PIPELINE.terminal:
+            return self.state
         try:
-            self._write(RunStarted(self.ground.run_id, self.name, self.clock.wall_ms(), stages=self.wired.infos))
+            if self.past is None:
+                self._write(RunStarted(self.ground.run_id, self.name, self.clock.wall_ms(), stages=self.wired.infos))
             ended = await drive(self, self, self.ground)
             if ended.error is not None and self.error is None:
                 self.error = ended.error
@@ -430,19 +460,25 @@ class Pipeline:
         if self._forgetful:
             if self._commits >= _TRIM:
                 self._commits = 0
-                oldest = [position for edge in self.wired.edges if (position := edge.oldest()) is not None]
-                self.journal.forget(min(oldest, default=self.journal.head + 1))
+                self.journal.forget(self._floor())
         elif self.journal.size - self._checkpointed >= _CHECKPOINT:
             self._checkpointed = self.journal.size
             self._write(self._checkpoint())
 
     def _checkpoint(self) -> Checkpoint:
-        stages = self.stages.values()
+        stages, edges = self.stages.values(), self.wired.edges
         return Checkpoint(
             self.clock.wall_ms(),
             {stage.name: stage.cursor() for stage in stages},
             {stage.name: stage.written for stage in stages},
-            {edge.source: edge.ended.end for edge in self.wired.edges if edge.ended is not None},
+            {name: self.stages[name].end_kind for name, ended in self.ended.items() if ended.state == "drained"},
             {stage.name: stage.counters.totals() for stage in stages},
             dead_letters=self.wired.log.letters.count,
+            floor=self._floor(),
+            taken_ends={stage.name: dict(stage.ends) for stage in stages if stage.ends},
+            edges={edge.name: (edge.delivered, edge.accounted) for edge in edges},
         )
+
+    def _floor(self) -> int:
+        """The oldest position that some consumer has not passed."""
+        return min((position for edge in self.wired.edges if (position := edge.oldest()) is not None), default=self.journal.head + 1)

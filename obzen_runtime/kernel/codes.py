@@ -81,6 +81,8 @@ _NO: Mapping[Kind, tuple[str, ...]] = {
         "manifest_missing",
         "manifest_invalid",
         "invalid_flow",
+        "flow_changed",
+        "code_changed",
         "invalid_machine",
     ),
     "PROTOCOL": ("outcome_not_allowed", "unhandled_event", "undeclared_type", "codec_mismatch", "contract_violated"),

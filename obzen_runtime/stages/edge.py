@@ -107,6 +107,8 @@ class Edge:
         self.accounted = 0
         """Events the consumer has processed, dropped or dead-lettered."""
         self.ended: End | None = None
+        self.passed = False
+        """The consumer took the natural end in an earlier process."""
 
     @property
     def name(self) -> str:
@@ -150,10 +152,22 @@ class Edge:
         self.inbox.entries.append(entry)
         self.inbox.wake.set()
 
+    def offer_again(self, position: int, base: int, ordinals: list[int], size: int) -> None:
+        """Hand over what the consumer had not passed of the block at `position` in an earlier process: only its place."""
+        entry = Entry(self, ordinals[0], position)
+        entry.places = ((position, base),)
+        entry.items = None
+        entry.ordinals = ordinals
+        entry.count = len(ordinals)
+        entry.size = size
+        self.events += entry.count
+        self.size += size
+        self.inbox.entries.append(entry)
+
     def end(self, end: End) -> None:
         """No more will come. Once."""
         self.ended = end
-        if self.closed:
+        if self.closed or self.passed:
             return
         entry = Entry(self, end.total, 0)
         entry.end = end

@@ -60,6 +60,8 @@ class Counters(msgspec.Struct):
     """Gave no output on purpose: dropped, filtered, unmatched or late."""
     dead: int = 0
     """Became dead letters."""
+    doubted: int = 0
+    """May have been delivered: nobody knows."""
     errors: int = 0
     """Handler failures, retried ones included."""
     seconds: float = 0.0
@@ -67,7 +69,14 @@ class Counters(msgspec.Struct):
 
     def totals(self) -> dict[str, int]:
         """The counts by name."""
-        return {"received": self.received, "emitted": self.emitted, "dropped": self.dropped, "dead": self.dead, "errors": self.errors}
+        return {
+            "received": self.received,
+            "emitted": self.emitted,
+            "dropped": self.dropped,
+            "dead": self.dead,
+            "doubted": self.doubted,
+            "errors": self.errors,
+        }
 
 
 class Crashed(Exception):
@@ -179,6 +188,7 @@ class Stage:
         self.written = 0
         self.taken = 0
         self.within = 0
+        self.inside = ""
         self.next: dict[str, int] = {}
         self._fit = _UNKNOWN
         """Events that fill a block, going by the last one."""
@@ -237,7 +247,8 @@ class Stage:
         """Before it starts: be where an earlier process left it. Waiting inputs are offered again afterwards."""
         self.standing = standing
         self.written = standing.written
-        self.next, self.taken, self.within = dict(standing.cursor.next), standing.cursor.taken, standing.cursor.within
+        cursor = standing.cursor
+        self.next, self.taken, self.within, self.inside = dict(cursor.next), cursor.taken, cursor.within, cursor.inside
         self.ends = dict(standing.ends)
         self.ended = len(standing.ends)
         for name, count in standing.counters.items():
@@ -377,7 +388,7 @@ class Stage:
         return Block(self.name, self.written, 0, self.at, inputs=inputs, cursor=self.cursor(), errors=lost)
 
     def cursor(self) -> Cursor:
-        return Cursor(dict(self.next), self.taken, self.within)
+        return Cursor(dict(self.next), self.taken, self.within, inside=self.inside if self.within else "")
 
     def _write(self, records: Sequence[Record]) -> int:
         position = self.journal.append(records)
@@ -405,6 +416,7 @@ class Stage:
             self.taken += taken
         elif made.within:
             slices = (Slice(source, start, start),)
+        self.inside = source
         try:
             self.emit(made, slices, entry)
         except BaseException:  # nothing was written: the position is what it was

@@ -242,9 +242,11 @@ def test_a_directory_without_permission_is_input_or_output(obzen):
     refused(obzen.run(HELLO), 74, "runs", "Permission denied")
 
 
-def test_a_run_that_exists_is_refused(obzen):
+def test_a_run_of_this_name_that_has_drained_is_not_run_again(obzen):
     assert obzen.run(HELLO, "--run-id", "nightly", "-q").code == 0
-    refused(obzen("run", "flow.py", "--run-id", "nightly"), 64, "run nightly exists")
+    again = obzen("run", "flow.py", "--run-id", "nightly")
+    assert (again.code, again.out) == (0, "")
+    assert "drained before, nothing was left to do" in again.err
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_a_checkpoint_comes_once_per_stretch_of_log(small):
 
 def test_the_last_checkpoint_says_how_every_stream_ended():
     played = play(oz.Flow("f", ints(10) >> same() >> Seen().sink()))
-    assert played.of(Checkpoint)[-1].ends == {"s": "natural", "t": "natural"}
+    assert played.of(Checkpoint)[-1].ends == {"s": "natural", "t": "natural", "k": "natural"}
 
 
 # -- memory -----------------------------------------------------------------------------------------

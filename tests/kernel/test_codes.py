@@ -21,7 +21,7 @@ PINNED = {
         "PLAN",
         False,
     ): """
-        circular_dependency dangling_dependency_tag duplicate_step empty_plan invalid_flow invalid_machine
+        circular_dependency code_changed dangling_dependency_tag duplicate_step empty_plan flow_changed invalid_flow invalid_machine
         manifest_invalid manifest_missing missing_step_for_edge
     """,
     ("PROCESS", False): "command_failed spawn_failed",

@@ -1,0 +1,73 @@
+"""Whether a run may go on with the flow at hand: what changed since it was started, stage by stage.
+
+A stage without state may change: what it wrote stays, what comes is made by the new code, and the run says so. State
+that the old code folded would be folded on by the new one, so that needs a person's word.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from obzen_runtime.flow.builder import Flow
+from obzen_runtime.journal import Manifest
+from obzen_runtime.kernel import FlowInvalid, versions
+from obzen_runtime.stages import code_fingerprint
+
+__all__ = ["judge_changes"]
+
+_STATEFUL = frozenset({"fold", "stateful", "top", "join"})
+
+
+def judge_changes(
+    flow: Flow, manifest: Manifest, *, earlier: Mapping[str, str], parameters: Mapping[str, Any], allowed: bool
+) -> dict[str, str]:
+    """The new fingerprints of stages whose code has changed since the run was started, or since `earlier` said so.
+
+    `parameters` is what the manifest of this flow would say. Raises `FlowInvalid`: `flow_changed` when stages came or
+    went or, unless `allowed`, were given other parameters; `code_changed` when the code of a stage with state is
+    another and that is not `allowed`.
+    """
+    if flow.name != manifest.flow:
+        raise _changed(f"run {manifest.run_id} is of flow {manifest.flow!r}, not {flow.name!r}", "Give the flow it was started with.")
+    nodes = flow.topology.nodes
+    gone, new = sorted(manifest.code.keys() - nodes), sorted(nodes.keys() - manifest.code)
+    if gone or new:
+        told = [f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone"] if gone else []
+        told += [f"{', '.join(new)} {'is' if len(new) == 1 else 'are'} new"] if new else []
+        raise _changed(f"flow {flow.name!r} has other stages than run {manifest.run_id}: {'; '.join(told)}", _AS_IT_WAS)
+    if not allowed:
+        _same_parameters(manifest, parameters)
+    before = {**manifest.code, **earlier}
+    changed = {name: now for name, node in nodes.items() if (now := code_fingerprint(node)) != before[name]}
+    stateful = [name for name in changed if nodes[name].kind in _STATEFUL]
+    if stateful and not allowed:
+        raise FlowInvalid(
+            f"the code of {', '.join(stateful)} has changed since run {manifest.run_id} was started{_other_python(manifest)}; "
+            f"{'its' if len(stateful) == 1 else 'their'} state was made by the old code",
+            code="code_changed",
+            remedy="Restore the code, start a new run, or go on all the same with --allow-code-change (allow_code_change=True).",
+        )
+    return changed
+
+
+_AS_IT_WAS = "Resume with the flow as it was, or start a new run."
+
+
+def _same_parameters(manifest: Manifest, parameters: Mapping[str, Any]) -> None:
+    for stage in sorted({*manifest.parameters, *parameters}):
+        before, now = manifest.parameters.get(stage, {}), parameters.get(stage, {})
+        for name in sorted({*before, *now}):
+            if before.get(name) != now.get(name):
+                raise _changed(
+                    f"{stage}.{name} is {now.get(name)!r}, run {manifest.run_id} was started with {before.get(name)!r}",
+                    "Give the same parameters, start a run of another name, or go on all the same with --allow-code-change.",
+                )
+
+
+def _other_python(manifest: Manifest) -> str:
+    before, now = manifest.versions.get("python", ""), versions()["python"]
+    same = before.split(".")[:2] == now.split(".")[:2]
+    return "" if same else f", or cannot be compared: that was under Python {before}, this is {now}"
+
+
+def _changed(message: str, remedy: str) -> FlowInvalid:
+    return FlowInvalid(message, code="flow_changed", remedy=remedy)

@@ -1,0 +1,241 @@
+"""What the log of an earlier process says of every stage and every edge: where each stood, and what it had not taken yet.
+
+One pass over the log is enough, because a step's outputs and its position are one record. It begins at the floor of
+the last checkpoint, the oldest position that anybody still needed then, so its length depends on the tail of the run
+and not on its history.
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+from obzen_runtime.events import (
+    ActorCompleted,
+    Block,
+    Checkpoint,
+    Cursor,
+    DeadLetter,
+    DeliveryIntent,
+    DeliveryResolved,
+    End,
+    Receipt,
+    Record,
+    RunCompleted,
+    RunForked,
+    RunResumed,
+    RunStarted,
+    Slice,
+    Snapshot,
+    expand,
+)
+from obzen_runtime.flow.builder import Wired
+from obzen_runtime.journal import Journal
+from obzen_runtime.stages import DEAD_LETTERS, Edge, Standing
+
+__all__ = ["Past", "read_past"]
+
+_NO_OUTPUT = frozenset({"dead", "skipped"})
+"""Reasons for giving no output that are not counted as dropped."""
+
+
+class Waiting(NamedTuple):
+    """What of one block its consumer had not passed."""
+
+    position: int
+    base: int
+    ordinals: list[int]
+    size: int
+
+
+class Queue:
+    """One edge: blocks in the log that the consumer has not passed, and both sides of its contract."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+        self.blocks: deque[Waiting] = deque()
+        self.delivered = 0
+        self.accounted = 0
+
+    def add(self, position: int, base: int, ordinals: list[int], size: int) -> None:
+        """A block stands in the log."""
+        self.blocks.append(Waiting(position, base, ordinals, size))
+
+    def pass_to(self, stop: int) -> int:
+        """The consumer stands at ordinal `stop`; returns how many events it passed."""
+        passed = 0
+        while self.blocks and (first := self.blocks[0]).ordinals[0] < stop:
+            left = [ordinal for ordinal in first.ordinals if ordinal >= stop]
+            passed += len(first.ordinals) - len(left)
+            if left:
+                self.blocks[0] = first._replace(ordinals=left, size=first.size * len(left) // len(first.ordinals))
+            else:
+                self.blocks.popleft()
+        return passed
+
+
+class Past:
+    """Stages and edges as the log leaves them. Fed the last checkpoint, then every record from its floor on."""
+
+    def __init__(self, wired: Wired) -> None:
+        self._wired = wired
+        self.standings = {name: Standing() for name in wired.stages}
+        self.queues = [Queue(edge) for edge in wired.edges]
+        self.letters = 0
+        """Letters written."""
+        self.completed = False
+        """The run drained."""
+        self.resumed: RunResumed | None = None
+        """The newest of its kind."""
+        self.silent = False
+        """A fork that may not deliver."""
+        self._out = {name: [queue for queue in self.queues if queue.edge.source == name] for name in wired.stages}
+        self._in = {(queue.edge.target, queue.edge.source): queue for queue in self.queues}
+        self._known = 0
+        """Position of the checkpoint: what stands before it is in it."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do: it drained, and no delivery was ordered since."""
+        ordered = any(outcome in ("deliver", "dead") for standing in self.standings.values() for outcome in standing.doubted.values())
+        return self.completed and not ordered
+
+    def begin(self, position: int, checkpoint: Checkpoint) -> None:
+        """Start from the checkpoint at this position."""
+        self._known = position
+        self.letters = checkpoint.dead_letters
+        for name, standing in self.standings.items():
+            standing.cursor = checkpoint.cursors.get(name, Cursor())
+            standing.written = checkpoint.written.get(name, 0)
+            standing.counters = dict(checkpoint.counters.get(name, {}))
+            standing.ends = {upstream: end for upstream, end in checkpoint.taken_ends.get(name, {}).items() if end == "natural"}
+            standing.drained = checkpoint.ends.get(name) == "natural"
+        for queue in self.queues:
+            queue.delivered, queue.accounted = checkpoint.edges.get(queue.edge.name, (0, 0))
+
+    def add(self, position: int, record: Record) -> None:
+        """Take the record at a position; positions rise."""
+        new = position > self._known
+        match record:
+            case Block(stage=stage) if stage in self.standings:
+                if record.count:
+                    self._offered(position, record, new)
+                if new:
+                    self._stepped(stage, record)
+                    self.standings[stage].written = record.base + record.count
+                    self._count(stage, "emitted", record.count)
+            case Receipt(stage=stage) if new and stage in self.standings:
+                self._stepped(stage, record)
+            case DeadLetter():
+                self._lettered(position, record, new)
+            case _ if new:
+                self._told(record)
+
+    def _told(self, record: Record) -> None:
+        match record:
+            case ActorCompleted(actor=actor, state="drained") if actor in self.standings:
+                self.standings[actor].drained = True
+            case Snapshot(actor=actor) if actor in self.standings:
+                self.standings[actor].snapshot = record
+            case DeliveryIntent(stage=stage, upstream=upstream, event=event) if stage in self.standings:
+                self.standings[stage].doubted[upstream, event] = "open"
+            case DeliveryResolved(stage=stage, upstream=upstream, event=event) if stage in self.standings:
+                self.standings[stage].doubted[upstream, event] = record.outcome
+            case RunCompleted():
+                self.completed = True
+            case RunResumed():
+                self.completed = False
+            case RunForked(live=live):
+                self.silent = not live
+
+    def _offered(self, position: int, block: Block, new: bool) -> None:
+        codec = self._wired.log.codecs[block.stage]
+        for queue in self._out[block.stage]:
+            edge = queue.edge
+            chosen = list(range(block.base, block.base + block.count))
+            if edge.routed is not None:
+                takes = [edge.routes(each.origin) for each in codec.declared]
+                kinds = [block.types] * block.count if isinstance(block.types, int) else block.types
+                chosen = [ordinal for ordinal, kind in zip(chosen, kinds, strict=True) if takes[kind]]
+            self._queued(queue, position, block.base, chosen, len(block.payloads) * len(chosen) // block.count, new)
+
+    def _lettered(self, position: int, letter: DeadLetter, new: bool) -> None:
+        if new:
+            self.letters = letter.ordinal + 1
+            self._count(letter.stage, "dead", 1)
+            self._count(letter.stage, "errors", 1)
+        if DEAD_LETTERS not in self.standings or letter.stage in self._wired.log.letters.behind:
+            return
+        if new:
+            self.standings[DEAD_LETTERS].written += 1
+            self._count(DEAD_LETTERS, "emitted", 1)
+        for queue in self._out[DEAD_LETTERS]:
+            self._queued(queue, position, letter.ordinal, [letter.ordinal], 64 + len(letter.payload), new)
+
+    def _queued(self, queue: Queue, position: int, base: int, chosen: list[int], size: int, new: bool) -> None:
+        if new:
+            queue.delivered += len(chosen)
+        passed = self.standings[queue.edge.target].cursor.next.get(queue.edge.source, 0)
+        left = [ordinal for ordinal in chosen if ordinal >= passed]
+        if left:
+            queue.add(position, base, left, size)
+
+    def _stepped(self, stage: str, record: Block | Receipt) -> None:
+        standing = self.standings[stage]
+        if record.cursor is not None:
+            self._count(stage, "received", record.cursor.taken - standing.cursor.taken)
+            standing.cursor = record.cursor
+        for lost in record.errors:
+            if lost.reason not in _NO_OUTPUT:
+                self._count(stage, "dropped", sum(1 for _ in expand(lost.runs)))
+        for taken in record.inputs:
+            match taken:
+                case Slice(upstream=upstream, stop=stop) if taken.start < stop:
+                    queue = self._in[stage, upstream]
+                    queue.accounted += queue.pass_to(stop)
+                    for ordinal in range(taken.start, stop) if standing.doubted else ():
+                        standing.doubted.pop((upstream, ordinal), None)
+                case End(upstream=upstream, end="natural"):
+                    standing.ends[upstream] = "natural"
+
+    def _count(self, stage: str, name: str, count: int) -> None:
+        if stage in self.standings:
+            counters = self.standings[stage].counters
+            counters[name] = counters.get(name, 0) + count
+
+    def give_back(self) -> None:
+        """Put the stages and edges of this process where those of the earlier one stood."""
+        wired = self._wired
+        wired.log.letters.count = self.letters
+        for name, stage in wired.stages.items():
+            stage.restore(self.standings[name])
+        for queue in self.queues:
+            edge = queue.edge
+            edge.delivered, edge.accounted = queue.delivered, queue.accounted
+            edge.passed = edge.source in self.standings[edge.target].ends
+        for name, standing in self.standings.items():
+            waiting = [(queue, block) for queue in self.queues if queue.edge.target == name for block in queue.blocks]
+            waiting.sort(key=lambda each: (each[0].edge.source != standing.cursor.inside, each[1].position))
+            for queue, block in waiting:
+                queue.edge.offer_again(*block)
+
+
+async def read_past(wired: Wired, journal: Journal) -> Past | None:
+    """Read what is needed of the log, from the last checkpoint's floor on; None when no flow has run in it."""
+    begun = await journal.last(frozenset({RunStarted, RunResumed, RunForked}))
+    if begun is None:
+        return None
+    past = Past(wired)
+    resumed = await journal.last(frozenset({RunResumed}))
+    if resumed is not None and isinstance(resumed.record, RunResumed):
+        past.resumed = resumed.record
+    start = 1
+    found = await journal.last(frozenset({Checkpoint}))
+    if found is not None and isinstance(found.record, Checkpoint) and found.record.floor:
+        past.begin(found.position, found.record)
+        start = found.record.floor
+        for name, position in found.record.snapshots.items():
+            async for entry in journal.read(position, position + 1):
+                if name in past.standings and isinstance(entry.record, Snapshot):
+                    past.standings[name].snapshot = entry.record
+    async for entry in journal.read(start):
+        past.add(entry.position, entry.record)
+    return past
