@@ -18,7 +18,19 @@ from typing import Self
 
 import msgspec
 
-from obzen_runtime.events import Block, Dropped, Record, RunStarted
+from obzen_runtime.events import (
+    ActorAborted,
+    ActorCompleted,
+    Block,
+    Checkpoint,
+    Contract,
+    Dropped,
+    Record,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
+)
 from obzen_runtime.journal.base import Entry, Fsync, Level, Memory, Os
 from obzen_runtime.journal.commit import Commit, Work
 from obzen_runtime.journal.floor import Floor, sweep
@@ -34,6 +46,8 @@ from obzen_runtime.kernel import Concurrency, ConfigInvalid, Fenced, Files, Jour
 __all__ = ["SegmentJournal", "SegmentOptions"]
 
 _RESERVE = 1 << 20
+_LAST_WORDS = 256 << 10
+_ENDS = (RunCompleted, RunFailed, RunCancelled, ActorCompleted, ActorAborted, Checkpoint, Contract)
 _READ_FENCE = FENCE.unpack_from
 
 
@@ -45,9 +59,10 @@ class SegmentOptions(msgspec.Struct, frozen=True, kw_only=True):
     segment_bytes: int = 64 << 20
     """Size at which a segment is sealed and the next begun, bytes, at least 512."""
     max_bytes: int | None = None
-    """Bytes after which blocks are refused with `journal_full`; None: no limit.
+    """Bytes after which blocks with payloads are refused with `journal_full`; None: no limit.
 
-    Other records may use 1 MiB more, so that a full journal can still say how the run ended.
+    The journal goes on for all else: receipts, letters and steps without outputs may use 1 MiB more, and what says how
+    stages and the run ended, with the last checkpoint, another 256 KiB, so that a full journal can always be resumed.
     """
 
     retention: Retention = Retention()
@@ -238,8 +253,10 @@ class SegmentJournal:
     def _check_room(self, size: int, records: Sequence[Record]) -> None:
         most = self._most
         assert most is not None
-        if not any(isinstance(record, Block) for record in records):
+        if not any(isinstance(record, Block) and record.count for record in records):
             most += _RESERVE
+        if all(isinstance(record, _ENDS) for record in records):
+            most += _LAST_WORDS
         if self._writer.size + size > most:
             raise JournalFailed(
                 f"the journal holds {self._writer.size} bytes and may not grow beyond {self.options.max_bytes}",

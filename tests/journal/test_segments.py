@@ -8,7 +8,7 @@ import sys
 import msgspec
 import pytest
 
-from obzen_runtime.events import Block, RunCompleted
+from obzen_runtime.events import ActorCompleted, Block, Checkpoint, Cursor, Receipt, RunCancelled, RunCompleted, Slice
 from obzen_runtime.journal import Fsync, Interval, Memory, Os, SegmentJournal, SegmentOptions, check, level_from
 from obzen_runtime.kernel import ConfigInvalid, Fenced, JournalDamaged, JournalFailed, JournalLocked, Seams, Telemetry, ValidationFailed
 from obzen_runtime.testing import SimulatedDisk
@@ -97,6 +97,30 @@ async def test_a_full_journal_refuses_blocks_but_lets_the_run_say_how_it_ended()
     assert journal.head == written + 10
     await journal.close()
     assert len(recover(disk)[1]) == written + 10
+
+
+async def test_a_full_journal_takes_receipts_and_then_still_the_ends_and_the_checkpoint():
+    disk = SimulatedDisk()
+    journal = opened(disk, max_bytes=2000)
+    with pytest.raises(JournalFailed):
+        for number in range(100):
+            journal.append([block(number, 300)])
+    receipt = Receipt(stage="k", at=1, inputs=(Slice("s", 0, 1),), cursor=Cursor(next={"s": 1}, mark=bytes(1000)))
+    step = Block(stage="f", base=0, count=0, at=1, cursor=Cursor(next={"s": 1}))
+    receipts = 0
+    with pytest.raises(JournalFailed) as caught:
+        while True:
+            journal.append([step, receipt])
+            receipts += 1
+    assert (caught.value.code, caught.value.retryable) == ("journal_full", False)
+    assert receipts > 800
+    ends = [ActorCompleted(f"stage-{number}", "done", "stopped", 1) for number in range(500)]
+    journal.append(ends)
+    journal.append([Checkpoint(1, {f"stage-{number}": Cursor(next={"s": 1}) for number in range(500)}), RunCancelled(1, "journal_full")])
+    await journal.close()
+    again = opened(disk)
+    assert (await collect(again.read()))[-1].record == RunCancelled(1, "journal_full")
+    await again.close()
 
 
 async def test_each_opening_takes_the_next_epoch():
