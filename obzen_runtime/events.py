@@ -290,6 +290,8 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True, tag="dead_lett
     """The event's msgpack form, or the raw bytes of a bad row."""
     place: str = ""
     """Where a bad row stands, such as `flights.csv:17`."""
+    type: int = 0
+    """Index into the upstream's declared output types: what `payload` is to be read as."""
 
 
 class StageInfo(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from obzen_runtime.cli.command import EXIT_FAILED, EXIT_IO, Common, exit_code_of
+from obzen_runtime.cli.command import EXIT_FAILED, EXIT_IO, EXIT_LATER, Common, exit_code_of
 from obzen_runtime.cli.find import near
 from obzen_runtime.cli.live import Lines, Table
 from obzen_runtime.cli.loading import load, settings_from
@@ -58,7 +58,7 @@ def run(options: RunOptions) -> int:
 
     Ctrl-C suspends it, a second one cancels it. Under a name (--run-id) that was started before it is resumed. Exit
     codes: 0 drained, 1 the run failed, 64 wrong usage, 65 the journal is damaged, 70 a bug, 74 input or output failed,
-    75 the run is locked, 78 the flow is invalid, 130 and 143 ended by a signal.
+    75 the run is locked or was ended by `obzen stop`, 78 the flow is invalid, 130 and 143 ended by a signal.
     """
     loaded = load(options.file)
     flow = loaded.flow.bind(settings_from(options.set))
@@ -93,6 +93,8 @@ def watched(how: Callable[..., tuple[Report, int | None]], options: TellOptions)
         return 128 + number
     if report.reason == "journal_full":
         return EXIT_IO
+    if report.state == "cancelled":
+        return EXIT_LATER  # by an order from elsewhere: it is not done, and can be gone on with
     return EXIT_FAILED if report.state == "failed" or (options.strict and report.dead_letters) else 0
 
 

@@ -149,8 +149,10 @@ def _letter(stage: str, at: int, offset: int, error: ErrorInfo, entry: Entry | N
     if entry is None or entry.items is None or upstream is None:
         return DeadLetter(0, stage, at, error)
     number = entry.done + offset
-    payload = upstream.encode(entry.items[number])
-    return DeadLetter(0, stage, at, error, entry.edge.source, entry.ordinal(number), payload)
+    item = entry.items[number]
+    kind = upstream.types((item,), {type(item)})
+    assert isinstance(kind, int)
+    return DeadLetter(0, stage, at, error, entry.edge.source, entry.ordinal(number), upstream.encode(item), type=kind)
 
 
 def _put_culprits_aside(stage: str, codec: Codec, made: Made) -> None:
