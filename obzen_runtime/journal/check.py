@@ -17,6 +17,7 @@ from obzen_runtime.kernel import Files, NotFound, SystemFiles
 
 __all__ = ["CheckReport", "StageCheck", "check"]
 
+_LETTERS = "dead_letters"
 _MOST_PROBLEMS = 100
 
 
@@ -74,7 +75,11 @@ class StageCheck:
                     self._report(position, f"dead letter {record.ordinal}, expected {self._dead}")
                 self._dead = record.ordinal + 1
             case Checkpoint():
+                if self._dead is not None and record.dead_letters != self._dead:
+                    self._report(position, f"the checkpoint has {record.dead_letters} dead letters, the log {self._dead}")
                 for stage, ordinal in record.written.items():
+                    if stage == _LETTERS:  # its events are the letters themselves, but for those it must not hand on
+                        continue
                     if ordinal != self._expected(stage, ordinal):
                         self._report(position, f"the checkpoint has {stage} at {ordinal}, its blocks end at {self.written[stage]}")
             case _:

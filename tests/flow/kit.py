@@ -9,7 +9,7 @@ from typing import Any
 
 import obzen_runtime as oz
 from obzen_runtime.actor import Ground
-from obzen_runtime.events import ActorState, Block, Receipt, RunCancelled, RunCompleted, RunFailed
+from obzen_runtime.events import ActorState, Block, Receipt, RunCancelled, RunCompleted, RunFailed, RunResumed
 from obzen_runtime.flow import Pipeline
 from obzen_runtime.kernel import Seams
 
@@ -113,7 +113,7 @@ class Played:
 
 
 def play(flow, *, journal=None, beside=None, manual=False, real=False, seams=None) -> Played:
-    """Run a flow to its end, with `beside(pipeline)` at its side. Afterwards no task is left."""
+    """Run a flow to its end, with `beside(pipeline)` at its side; a run that is in the journal is gone on with. No task is left."""
     clock = VirtualClock()
     journal = journal if journal is not None else oz.MemoryJournal(keep=True)
 
@@ -122,6 +122,10 @@ def play(flow, *, journal=None, beside=None, manual=False, real=False, seams=Non
         complaints: list[Any] = []
         loop.set_exception_handler(lambda _, context: complaints.append(context))
         pipeline = Pipeline(flow, Ground(journal, seams or Seams(**({} if real else {"clock": clock})), run_id="run"), manual=manual)
+        past = await pipeline.look_back()
+        if past is not None:
+            epoch = past.resumed.epoch + 1 if past.resumed is not None else 2
+            pipeline.go_on(past, RunResumed(clock.wall_ms(), epoch))
         begun = loop.time()
         async with asyncio.timeout(30.0 if real else STUCK):
             side = asyncio.ensure_future(beside(pipeline)) if beside is not None else None

@@ -1,0 +1,176 @@
+"""A run whose process dies at any append goes on in the next one: nothing is lost, nothing is there twice."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+import obzen_runtime as oz
+from obzen_runtime.events import Block, Receipt, Slice
+from obzen_runtime.flow import pipeline as pipelines
+from obzen_runtime.kernel import JournalFailed
+from tests.flow.kit import Seen, ints, play, same
+from tests.flow.test_random_graphs import Graph, steps_are_sound
+
+SEEDS = 120
+CHUNK = 12
+
+
+class Mortal(oz.MemoryJournal):
+    """A journal that outlives the processes that use it; each dies at its append number `at`, before it is written."""
+
+    def __init__(self) -> None:
+        super().__init__(keep=True)
+        self.left: int | None = None
+        self.appends = 0
+
+    def append(self, records, *, expected=None):
+        self.appends += 1
+        if self.left is not None:
+            if not self.left:
+                raise JournalFailed("the process is dead")
+            self.left -= 1
+        return super().append(records, expected=expected)
+
+
+def lived(flow_of, deaths):
+    """Run a flow in one process after the other, each dying at its append of that number; the last one lives."""
+    journal = Mortal()
+    for death in deaths:
+        journal.left = death
+        play(flow_of(), journal=journal)
+    journal.left = None
+    return play(flow_of(), journal=journal)
+
+
+def appends_of(flow_of):
+    journal = Mortal()
+    play(flow_of(), journal=journal)
+    return journal.appends
+
+
+def flow_of_seed(seed):
+    return Graph(seed).flow()
+
+
+def receipts_are_single(played):
+    """Every input of every sink has one receipt."""
+    for name in played.pipeline.stages:
+        covered = Counter()
+        for step in played.steps(name):
+            if isinstance(step, Receipt):
+                covered.update(
+                    (piece.upstream, n) for piece in step.inputs if isinstance(piece, Slice) for n in range(piece.start, piece.stop)
+                )
+        assert all(count == 1 for count in covered.values()), name
+
+
+def flows():
+    """Flows of every kind of stage, made anew for each process."""
+
+    @oz.transform
+    def thrice(number: int) -> Iterator[int]:
+        for part in range(3):
+            yield number * 10 + part
+
+    @oz.transform
+    def fussy(number: int) -> int:
+        if number % 7 == 3:
+            raise ValueError("seven")
+        return number
+
+    @oz.transform
+    def even(number: int) -> int | str:
+        return number if number % 2 == 0 else str(number)
+
+    @oz.transform
+    async def later(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    @oz.sink
+    def texts(event: str) -> None: ...
+
+    @oz.sink
+    def numbers(event: int) -> None: ...
+
+    @oz.fold(0, emit=oz.each())
+    def running(sum_: int, number: int) -> int:
+        return sum_ + number
+
+    @oz.join(how="left", stream_key=lambda number: number % 9, reference_key=lambda number: number % 9)
+    def paired(number: int, match: int | None) -> int:
+        return number * 100 + (match or 0)
+
+    @oz.stateful(key=lambda number: number % 5, emit=oz.at_end())
+    class PerKey:
+        count: int = 0
+
+        def fold(self, number: int) -> None:
+            self.count += number
+
+        def emit(self, key: int) -> int:
+            return self.count * 10 + key
+
+    narrow = oz.Window(events=3)
+    return {
+        "straight": oz.Flow("f", ints(40) >> same() >> Seen().sink()),
+        "generator": oz.Flow("f", ints(25) >> thrice >> Seen().sink(), window=oz.Window(events=4)),
+        "fan-in": oz.Flow("f", [ints(20, "a"), ints(20, "b")] >> thrice >> Seen().sink(), window=oz.Window(events=2)),
+        "letters": oz.Flow("f", ints(40) >> fussy >> Seen().sink(), oz.dead_letters >> Seen().sink("l")),
+        "routed": oz.Flow("f", ints(30) >> even >> numbers, even >> texts, window=narrow),
+        "lanes": oz.Flow("f", ints(30) >> later >> Seen().sink()),
+        "running": oz.Flow("f", ints(30) >> running >> Seen().sink(), window=narrow),
+        "top": oz.Flow("f", ints(30) >> oz.top(3, by=lambda number: number % 11) >> Seen().sink(), window=narrow),
+        "keyed": oz.Flow("f", ints(30) >> oz.stage(PerKey) >> Seen().sink(), window=oz.Window(events=2)),
+        "join": oz.Flow("f", ints(5, "r") >> paired.reference, ints(30) >> paired.stream, paired >> Seen().sink(), window=narrow),
+    }
+
+
+KINDS = list(flows())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_death_at_any_append_loses_nothing_and_doubles_nothing(kind):
+    journal = Mortal()
+    whole = play(flows()[kind], journal=journal)
+    stages = {
+        name: Counter(map(repr, whole.events(name)))
+        for name in whole.pipeline.wired.log.codecs
+        if name in {s.stage for s in whole.of(Block)}
+    }
+    for death in range(journal.appends):
+        played = lived(lambda: flows()[kind], [death])
+        told = f"death at append {death}: {played.state} {played.error}"
+        assert played.state == "drained", told
+        assert played.error is None, told
+        for name, events in stages.items():
+            assert Counter(map(repr, played.events(name))) == events, f"{told}: {name}"
+        if kind != "routed":
+            steps_are_sound(played)
+        receipts_are_single(played)
+        assert [each for each in played.pipeline.verdicts if not each.passed] == [], told
+
+
+@pytest.mark.parametrize("chunk", range(SEEDS // CHUNK))
+def test_random_graphs_that_die_again_and_again_end_as_one_that_lives(chunk, monkeypatch):
+    for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
+        chance = random.Random(seed)
+        flow_of = partial(flow_of_seed, seed)
+        total = appends_of(flow_of)
+        deaths = [chance.randrange(1 + total // (1 + number)) for number in range(chance.randint(1, 4))]
+        monkeypatch.setattr(pipelines, "_CHECKPOINT", chance.choice([0, 1 << 30]))
+        graph = Graph(seed)
+        played = lived(flow_of, deaths)
+        told = f"seed {seed}, deaths {deaths}: {played.state} {played.reason} {played.error}"
+        assert (played.state, played.error) == ("drained", None), told
+        assert played.complaints == [], told
+        steps_are_sound(played)
+        receipts_are_single(played)
+        assert [each for each in played.pipeline.verdicts if not each.passed] == [], told
+        expected = graph.model({name: played.events(name) for name in graph.sources})
+        for vertex in graph.vertices:
+            assert Counter(played.events(vertex.name)) == expected[vertex.name], f"{told}: {vertex.name}"
