@@ -10,7 +10,7 @@ from obzen_runtime.flow import Flow, ignored
 from obzen_runtime.fsm import Machine, on
 from obzen_runtime.host import FlowFailed, Handle, Report, StageReport, resume, run, start
 from obzen_runtime.journal import MemoryJournal, SegmentJournal
-from obzen_runtime.kernel import ErrorInfo, ObzenError, Permanent, Retry, Transient
+from obzen_runtime.kernel import ErrorInfo, IdempotencyKey, ObzenError, Permanent, Retry, Transient
 from obzen_runtime.stages import (
     Bad,
     Context,
@@ -44,6 +44,7 @@ __all__ = [
     "Flow",
     "FlowFailed",
     "Handle",
+    "IdempotencyKey",
     "Machine",
     "MemoryJournal",
     "ObzenError",

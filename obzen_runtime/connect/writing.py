@@ -1,7 +1,9 @@
 """Files that a flow writes: bytes are collected while events come in and go into the file before each receipt.
 
-The file is made, or emptied, when the flow starts. What a receipt names has been given to the operating system, so
-it outlives the process; it is forced to the disk when the sink closes.
+Each receipt names the size the file has then. A run that goes on cuts the file back to the size of its last receipt,
+so that what a dead process wrote behind it, torn or whole, and the end of a stopped one are gone, and writes on. What a
+receipt names has been given to the operating system, so it outlives the process; at level `fsync` it is on the disk
+before its receipt is written, else when the sink closes.
 """
 
 import os
@@ -29,7 +31,7 @@ class Form(NamedTuple):
     between: bytes = b""
     """What parts one call's bytes from the next one's."""
     tail: bytes = b""
-    """What the file ends with, however the sink ends."""
+    """What the file ends with, however the sink ends; no receipt counts it."""
 
 
 def file_sink(name: str, kind: type[Any], path: Path | str, form: Form) -> Sink:
@@ -49,7 +51,7 @@ def file_sink(name: str, kind: type[Any], path: Path | str, form: Form) -> Sink:
 
 
 class FileWriter:
-    """An open file in a form. A write that fails leaves no torn row and is told once; nothing is written after it."""
+    """A file in a form, opened by `resume`. A write that fails leaves no torn row and is told once; nothing is written after it."""
 
     path: Path
 
@@ -57,15 +59,38 @@ class FileWriter:
         self.path = Path(path)
         self._form = form
         self._pending: list[bytes] = []
-        self._parted = False
-        """Something was written behind the head."""
         self._size = 0
+        self._fd = -1
+        self._plain = True
+        """A regular file, which has a size and can be cut."""
+        self._new = True
+        """Its name in the directory is not on the disk yet."""
+
+    def resume(self, position: int | None) -> None:
+        """Open the file: made or emptied where `position` is None, else cut back to so many bytes.
+
+        Raises `IoFailed` (`sink_changed`) when it is not there or is shorter than that.
+        """
+        flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_TRUNC if position is None else 0)
         try:
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            self._fd = os.open(self.path, flags, 0o666)
+            status = os.fstat(self._fd)
+        except FileNotFoundError as error:
+            if position is None:
+                raise refusal(self.path, "write", error) from error
+            raise self._changed(position, "it is gone") from error
         except OSError as error:
             raise refusal(self.path, "write", error) from error
-        self._open = True
-        self._put(form.head)
+        self._plain = stat.S_ISREG(status.st_mode)
+        if position is None:
+            self._put(self._form.head)
+            return
+        if self._plain:
+            if status.st_size < position:
+                raise self._changed(position, f"it has {status.st_size} bytes")
+            os.ftruncate(self._fd, position)
+            os.lseek(self._fd, position, os.SEEK_SET)
+        self._size = position
 
     def add(self, events: list[Any]) -> None:
         """Take events; raises what the form's encoder raises, and then none of them is taken."""
@@ -73,31 +98,48 @@ class FileWriter:
 
     def flush(self) -> None:
         """Give what was added to the operating system. Raises `IoFailed`."""
-        if not (self._pending and self._open):
+        if not (self._pending and self._fd >= 0):
             return
         data = self._form.between.join(self._pending)
         self._pending.clear()
-        self._put(self._form.between + data if self._parted else data)
-        self._parted = True
+        self._put(self._form.between + data if self._size > len(self._form.head) else data)
 
-    def restart(self) -> None:
-        """The stage starts again from its last receipt: what was added since is given again."""
-        self._pending.clear()
+    def sync(self) -> None:
+        """Return when what was flushed survives a power cut. Raises `IoFailed`."""
+        try:
+            self._sync()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def position(self) -> int:
+        """Bytes given to the operating system."""
+        return self._size
 
     def close(self) -> None:
         """Write the end of the file and close it; again is nothing."""
-        if not self._open:
+        if self._fd < 0:
             return
         try:
+            size = self._size
             self._put(self._form.tail)
-            if stat.S_ISREG(os.fstat(self._fd).st_mode):
-                os.fsync(self._fd)
+            self._size = size
+            self._sync()
         except OSError as error:
             raise self._failed(error) from error
         finally:
-            if self._open:
-                self._open = False
-                os.close(self._fd)
+            self._shut()
+
+    def _sync(self) -> None:
+        if not (self._plain and self._fd >= 0):
+            return
+        os.fsync(self._fd)
+        if self._new:
+            directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+            self._new = False
 
     def _put(self, data: bytes) -> None:
         left = memoryview(data)
@@ -105,16 +147,25 @@ class FileWriter:
             while left:
                 left = left[os.write(self._fd, left) :]
         except OSError as error:
-            self._take_back()
-            self._open = False
-            os.close(self._fd)
+            if self._plain:
+                os.ftruncate(self._fd, self._size)
+            self._shut()
             raise self._failed(error) from error
         self._size += len(data)
 
-    def _take_back(self) -> None:
-        """Cut off what a failed write left."""
-        if stat.S_ISREG(os.fstat(self._fd).st_mode):
-            os.ftruncate(self._fd, self._size)
+    def _shut(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _changed(self, position: int, found: str) -> IoFailed:
+        return IoFailed(
+            f"cannot go on writing {self.path}: this run wrote {position} bytes of it, and {found}",
+            code="sink_changed",
+            remedy="Put the file back as the run left it and resume, or start a new run, which writes the file anew.",
+            path=str(self.path),
+            byte=position,
+        )
 
     def _failed(self, error: OSError) -> IoFailed:
         return IoFailed(

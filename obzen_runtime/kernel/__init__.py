@@ -57,6 +57,7 @@ from obzen_runtime.kernel.ids import (
     run_id_of,
     run_uuid,
 )
+from obzen_runtime.kernel.keys import IdempotencyKey
 from obzen_runtime.kernel.log import logger
 from obzen_runtime.kernel.retry import Retry
 from obzen_runtime.kernel.secrets import find_secret, looks_secret
@@ -91,6 +92,7 @@ __all__ = [
     "FlowInvalid",
     "IdRule",
     "IdValidationError",
+    "IdempotencyKey",
     "InternalError",
     "IoFailed",
     "JournalDamaged",

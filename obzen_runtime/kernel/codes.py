@@ -98,7 +98,7 @@ _NO: Mapping[Kind, tuple[str, ...]] = {
         "unsupported_migration",
     ),
     "STORAGE": ("storage", "corruption", "journal_failed", "journal_locked", "fenced", "journal_full"),
-    "IO": ("io", "missing_fact_key", "missing_fact", "io_unknown_namespace", "fact_payload_conflict"),
+    "IO": ("io", "missing_fact_key", "missing_fact", "io_unknown_namespace", "fact_payload_conflict", "sink_changed"),
     "PROCESS": ("command_failed", "spawn_failed"),
     "SANDBOX": ("memory_limit_exceeded", "time_limit_exceeded"),
     "CREDENTIAL": ("credential_missing", "crypto_failed"),

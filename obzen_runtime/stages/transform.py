@@ -1,7 +1,7 @@
 """Transforms: one event in; one, none or many out."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, ParamSpec, TypeVar, Unpack, get_args, overload
@@ -56,10 +56,12 @@ def transform(handler: Callable[..., Any] | None = None, /, **options: Unpack[Ha
     return make if handler is None else make(handler)
 
 
-def handling(function: Callable[..., Any], options: HandlingKeywords, *, events: int) -> tuple[Handling, Any]:
+def handling(
+    function: Callable[..., Any], options: Mapping[str, Any], *, events: int, kind: type[Handling] = Handling
+) -> tuple[Handling, Any]:
     """Check a handler's options against its shape."""
     try:
-        checked = Handling(**options)
+        checked = kind(**options)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{getattr(function, '__name__', function)}: {error}") from error
     signature = read_handler(function, events=events, context=Context)
@@ -158,8 +160,8 @@ class Handled(Stage):
         self.failures = 0
         await self.initialize()
 
-    async def flush(self) -> None:
-        """Make sure of what the handler did, before that is committed."""
+    async def flush(self, entry: Entry | None = None, calls: Calls | None = None) -> None:
+        """Make sure of what the handler did, in these calls over this entry, before that is committed."""
 
     def halt(self) -> None:
         if self.lanes is not None:
@@ -209,7 +211,7 @@ class Handled(Stage):
                     break
         finally:
             if self.flushes and calls.taken:
-                await self.flush()
+                await self.flush(entry, calls)
             self._finish_step(entry, calls)
             self.counters.seconds += monotonic() - self.begun
         if calls.crash is not None:
@@ -342,8 +344,8 @@ class Handled(Stage):
         if not calls.taken and calls.crash is None:
             await self.wake.wait()
             return CONTINUE
-        if self.flushes:
-            await self.flush()
+        if self.flushes and calls.taken:
+            await self.flush(entry, calls)
         self._finish_step(entry, calls)
         if calls.crash is not None:
             raise Crashed(calls.crash)

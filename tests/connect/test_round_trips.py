@@ -39,6 +39,7 @@ def through(directory, sink, source, events, kind=Every):
     path = directory / "file"
     written = sink("out", kind, path=path)
     writer = written.handler(**written.bound)
+    writer.resume(None)
     for start in range(0, len(events), 3):
         writer.write(events[start : start + 3])
         writer.flush()

@@ -12,7 +12,7 @@ PINNED = {
     ("CONFIG", False): "config_invalid unknown_option",
     ("CREDENTIAL", False): "credential_missing crypto_failed",
     ("INTERNAL", False): "crashed flow_failed internal supervisor_aborted",
-    ("IO", False): "fact_payload_conflict io io_unknown_namespace missing_fact missing_fact_key",
+    ("IO", False): "fact_payload_conflict io io_unknown_namespace missing_fact missing_fact_key sink_changed",
     ("NOT_FOUND", False): "action_not_found artifact_not_found file_not_found not_found run_not_found",
     ("OUTCOME_UNKNOWN", False): "outcome_unknown",
     ("PERMANENT", False): "action_failed permanent",

@@ -339,27 +339,6 @@ def test_a_class_that_crashed_is_closed_and_made_anew_and_nothing_lacks_a_delive
     assert {x for each in made for x in each.got} == {*range(1000), "close"}
 
 
-def test_a_writer_with_restart_is_kept_and_told():
-    crashes = []
-
-    class Kept:
-        got: list = []  # noqa: RUF012 - shared on purpose
-
-        def write(self, x: int) -> None:
-            if x == 70 and not crashes:
-                crashes.append(x)
-                raise SystemExit
-            self.got.append(x)
-
-        def restart(self) -> None:
-            self.got.append("restart")
-
-    done = play(oz.Flow("f", ints(100) >> oz.sink(Kept)))
-    drained(done)
-    assert Kept.got.count("restart") == 1
-    assert [each for each in Kept.got if each != "restart"] == list(range(100))
-
-
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_flush_that_may_pass_is_tried_again_by_a_restart_and_no_receipt_is_ahead_of_it(asynchronous):
     sink, log = writer(flush=noting("flush", oz.Transient("busy"), asynchronous=asynchronous))
