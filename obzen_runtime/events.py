@@ -24,6 +24,7 @@ from obzen_runtime.kernel import ErrorInfo, NotFound
 
 __all__ = [
     "KINDS",
+    "RECORD_FORMAT",
     "ActorAborted",
     "ActorCompleted",
     "ActorRestarted",
@@ -305,6 +306,10 @@ class StageInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """Declared output types; a block's `types` column indexes them."""
 
 
+RECORD_FORMAT = 1
+"""Version of the record format. Records grow by addition, so it rises only when an older reader would misread them."""
+
+
 class RunStarted(msgspec.Struct, frozen=True, omit_defaults=True, tag="run.started", tag_field="kind"):
     """The first record of a run: what it is made of."""
 
@@ -313,7 +318,7 @@ class RunStarted(msgspec.Struct, frozen=True, omit_defaults=True, tag="run.start
     at: int
     epoch: int = 1
     stages: tuple[StageInfo, ...] = ()
-    format: int = 1
+    format: int = RECORD_FORMAT
     """Version of the record format."""
 
 
@@ -357,7 +362,7 @@ class RunCancelled(msgspec.Struct, frozen=True, omit_defaults=True, tag="run.can
 
     at: int
     reason: str
-    """`user_stop`, `user_cancel` or `stop_timeout`."""
+    """`user_stop`, `user_cancel`, `stop_timeout` or `journal_full`."""
 
 
 class ActorState(msgspec.Struct, frozen=True, omit_defaults=True, tag="actor.state", tag_field="kind"):
@@ -473,6 +478,8 @@ class Dropped(msgspec.Struct, frozen=True, omit_defaults=True, tag="journal.drop
     """Directory they were moved to; empty when they were deleted."""
     started: RunStarted | None = None
     """What the run is made of: its first record, which is among those dropped."""
+    link: int = 0
+    """Checksum of the seal before position `upto`, which its segment continues."""
 
 
 class Loss(msgspec.Struct, frozen=True, omit_defaults=True, tag="loss", tag_field="kind"):

@@ -20,6 +20,8 @@ from obzen_runtime.cli.loading import load, settings_from
 from obzen_runtime.cli.say import hint, say
 from obzen_runtime.cli.screen import Screen
 from obzen_runtime.host import Handle, Origin, Report, execute
+from obzen_runtime.journal import retention_from
+from obzen_runtime.kernel import UsageError
 
 __all__ = ["RunOptions", "TellOptions", "footer", "run", "watched"]
 
@@ -48,6 +50,12 @@ class RunOptions(TellOptions, frozen=True, kw_only=True):
     run_id: Annotated[
         str | None, typer.Option("--run-id", metavar="NAME", help="A name for the run; one that was started before is resumed.")
     ] = None
+    retention: Annotated[
+        str, typer.Option("--retention", metavar="AGE|SIZE", help="How much of its past the journal keeps, such as 7d or 10GiB.")
+    ] = "all"
+    max_bytes: Annotated[
+        str, typer.Option("--max-bytes", metavar="SIZE", help="Suspend the run when its journal has grown to this, such as 50GiB.")
+    ] = ""
     allow_code_change: Annotated[
         bool, typer.Option("--allow-code-change", help="With the name of an earlier run: go on although the code of state has changed.")
     ] = False
@@ -71,8 +79,17 @@ def run(options: RunOptions) -> int:
         run_id=options.run_id,
         origin=origin,
         allow_code_change=options.allow_code_change,
+        retention=options.retention,
+        max_bytes=_bytes(options.max_bytes),
     )
     return watched(how, options)
+
+
+def _bytes(text: str) -> int | None:
+    size = retention_from(text or "all").size
+    if text and size is None:
+        raise UsageError(f"--max-bytes {text!r} is no size", remedy="Write, for instance, --max-bytes 50GiB")
+    return size
 
 
 def watched(how: Callable[..., tuple[Report, int | None]], options: TellOptions) -> int:

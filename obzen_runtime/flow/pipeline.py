@@ -68,6 +68,7 @@ from obzen_runtime.stages import (
     Ready,
     Restarted,
     Resume,
+    SinkStage,
     SourceStage,
     Stage,
     Start,
@@ -291,6 +292,8 @@ class Pipeline:
                 return ended.error
             if ended.state == "failed":
                 return self.stages[ended.actor].error
+            if ended.state == "suspended" and not self.reason:  # nobody told it to
+                self._orders.append(StopFlow("journal_full"))
         return None
 
     def _close_letters(self) -> None:
@@ -477,6 +480,11 @@ class Pipeline:
             floor=self._floor(),
             taken_ends={stage.name: dict(stage.ends) for stage in stages if stage.ends},
             edges={edge.name: (edge.delivered, edge.accounted) for edge in edges},
+            doubted={
+                stage.name: {f"{upstream}@{ordinal}": outcome for (upstream, ordinal), outcome in stage.doubted.items()}
+                for stage in stages
+                if isinstance(stage, SinkStage) and stage.doubted
+            },
         )
 
     def _floor(self) -> int:

@@ -30,7 +30,7 @@ from obzen_runtime.events import (
 from obzen_runtime.fsm import Machine
 from obzen_runtime.kernel import ErrorInfo, IoFailed, ObzenError, Permanent, classify, logger
 from obzen_runtime.stages.codec import Codec
-from obzen_runtime.stages.edge import Edge, Entry, Inbox
+from obzen_runtime.stages.edge import Edge, Entry, Inbox, Place
 from obzen_runtime.stages.machines import TERMINAL, Crash, Fail, InputEnded, Suspend
 from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.standing import Standing
@@ -221,7 +221,8 @@ class Stage:
         except Failed as failed:
             return Transition(Fail(failed.error))
         except (ObzenError, OSError, msgspec.MsgspecError) as error:
-            return Transition(Fail(classify(error)))
+            info = classify(error)
+            return Transition(Suspend("journal_full") if info.code == "journal_full" else Fail(info))
 
     async def work(self, state: str) -> Directive:
         """Do the work of a state that is not terminal."""
@@ -344,7 +345,7 @@ class Stage:
         """The payloads of an entry, read back from the journal when they are no longer in memory."""
         if entry.items is None:
             items: list[Any] = []
-            for position, base in entry.places:
+            for position, base, _ in entry.places:
                 block = await self._read_back(entry.edge.source, position, base)
                 if entry.ordinals is not None:
                     stop = base + len(block)
@@ -479,7 +480,7 @@ class Stage:
 
     def _hand_on(self, outputs: Sequence[Any], kinds: set[type], block: Block, position: int) -> None:
         """Give a written block to every edge."""
-        size = len(block.payloads)
+        size, place = len(block.payloads), Place(position, block.base, block.at)
         for edge in self.edges:
             items = self.codec.decode(block) if self.codec.copies else outputs
-            edge.offer(items, kinds, block.base, position, size)
+            edge.offer(items, kinds, place, size)
