@@ -11,6 +11,7 @@ from obzen_runtime.cli.command import EXIT_USAGE, Common, add, tell
 from obzen_runtime.cli.draw import DrawOptions, draw
 from obzen_runtime.cli.export import ExportOptions, export
 from obzen_runtime.cli.inspect import InspectOptions, inspect
+from obzen_runtime.cli.letters import LettersOptions, dead_letters
 from obzen_runtime.cli.resume import ResumeOptions, resume
 from obzen_runtime.cli.run import RunOptions, run
 from obzen_runtime.cli.runs import ListOptions, runs
@@ -56,6 +57,7 @@ add(app, "stop", StopOptions, stop)
 add(app, "resume", ResumeOptions, resume)
 add(app, "runs", ListOptions, runs)
 add(app, "inspect", InspectOptions, inspect)
+add(app, "dead-letters", LettersOptions, dead_letters)
 add(app, "export", ExportOptions, export)
 add(app, "draw", DrawOptions, draw)
 add(_journal, "check", CheckOptions, journal_check)

@@ -13,9 +13,11 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from obzen_runtime.flow import Flow
+import msgspec
+
+from obzen_runtime.flow import Flow, Requeue, requeued
 from obzen_runtime.host import LOADING
-from obzen_runtime.journal import RunDirectory
+from obzen_runtime.journal import Manifest, RunDirectory
 from obzen_runtime.kernel import FlowInvalid, NotFound, UsageError
 from obzen_runtime.stages import Node
 from obzen_runtime.stages import Path as StagePath
@@ -49,7 +51,7 @@ def load(text: str) -> Loaded:
     return Loaded(file, name, vars(module)[name], module)
 
 
-def load_started(run: RunDirectory, *, call: str, override: str = "") -> Loaded:
+def load_started(run: RunDirectory, *, call: str = "", override: str = "") -> Loaded:
     """Load the flow that a run was started from, with its parameters, by its manifest or by the file named in `override`.
 
     `call` is what a program calls instead, for a flow that only a function of its own can build, such as `oz.resume`.
@@ -62,11 +64,21 @@ def load_started(run: RunDirectory, *, call: str, override: str = "") -> Loaded:
         raise FlowInvalid(
             f"run {run.run_id} does not say where its flow stands: it was built inside a function",
             code="manifest_invalid",
-            remedy=f"Call `{call}(flow, {str(run.run_id)!r})` in the program that builds it, or name it: --flow FILE:VARIABLE",
+            remedy=f"{f'Call `{call}(flow, {str(run.run_id)!r})` in the program that builds it, or name' if call else 'Name'} it: "
+            "--flow FILE:VARIABLE",
         )
     else:
         loaded = load(f"{manifest.file}:{manifest.variable}")
-    return loaded._replace(flow=loaded.flow.started_with(manifest.parameters))
+    return loaded._replace(flow=_as_started(loaded.flow, manifest))
+
+
+def _as_started(flow: Flow, manifest: Manifest) -> Flow:
+    """The flow of a file as a run was started with it: its parameters bound, cut open where letters were requeued."""
+    requeue = manifest.options.get("requeue")
+    if requeue is None:
+        return flow.started_with(manifest.parameters)
+    cut = msgspec.convert(requeue, Requeue)
+    return requeued(_as_started(flow, RunDirectory(Path(cut.run)).read_manifest()), cut)
 
 
 def split(text: str) -> tuple[Path, str]:

@@ -5,6 +5,7 @@ from obzen_runtime.flow.changes import judge_changes
 from obzen_runtime.flow.contracts import Verdict
 from obzen_runtime.flow.machine import PIPELINE, Cancel, Drain, PauseFlow, ResumeFlow, StopFlow
 from obzen_runtime.flow.pipeline import Pipeline
+from obzen_runtime.flow.requeue import Requeue, Wanted, refusal, requeued, source_name
 from obzen_runtime.flow.topology import Arc, Ignored, Topology, ignored
 
 __all__ = [
@@ -16,10 +17,15 @@ __all__ = [
     "Ignored",
     "PauseFlow",
     "Pipeline",
+    "Requeue",
     "ResumeFlow",
     "StopFlow",
     "Topology",
     "Verdict",
+    "Wanted",
     "ignored",
     "judge_changes",
+    "refusal",
+    "requeued",
+    "source_name",
 ]
