@@ -133,16 +133,14 @@ class Flow:
         changed: dict[str, Node] = {}
         nodes = self.nodes
         for stage, values in parameters.items():
-            known = nodes[stage].parameters if stage in nodes else {}
             try:
-                bound = {name: msgspec.convert(value, known[name].annotation, strict=False) for name, value in values.items()}
-            except (KeyError, msgspec.ValidationError) as error:
+                changed[stage] = nodes[stage].bind_plain(values)
+            except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
                 raise FlowInvalid(
                     f"flow {self.name!r} does not take the parameters that the run was started with, {stage}: {dict(values)!r} ({error})",
                     code="flow_changed",
                     remedy="Resume with the flow as it was, or start a new run.",
                 ) from error
-            changed[stage] = nodes[stage](**bound)
         return self._with(changed)
 
     def _with(self, changed: Mapping[str, Node]) -> "Flow":

@@ -2,10 +2,9 @@
 
 import platform
 import sys
-from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -170,9 +169,4 @@ def _manifest(flow: Flow, name: RunId, level: Level, origin: Origin, started_ms:
 
 def parameters_of(flow: Flow) -> dict[str, Any]:
     """What a manifest says of the flow's bound parameters."""
-    return {stage: _plain(node.bound) for stage, node in flow.topology.nodes.items() if node.bound}
-
-
-def _plain(bound: Mapping[str, Any]) -> Any:
-    """Parameters as JSON can hold them."""
-    return msgspec.to_builtins(dict(bound), enc_hook=lambda value: str(value) if isinstance(value, PurePath) else repr(value))
+    return {stage: node.plain() for stage, node in flow.topology.nodes.items() if node.bound}

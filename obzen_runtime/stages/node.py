@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, TypeAlias, TypedDict
 
@@ -145,6 +146,22 @@ class Node:
             names = ", ".join(self.parameters) or "none"
             raise UsageError(f"stage {self.name!r} has no parameter {parameter!r}", remedy=f"It has: {names}.", code="unknown_option")
         return dataclasses.replace(self, bound=MappingProxyType({**self.bound, parameter: _from_text(self.name, known, texts)}))
+
+
+    def plain(self) -> dict[str, Any]:
+        """The bound parameters as JSON can hold them: paths as text, and of what it cannot hold the representation."""
+        return msgspec.to_builtins(dict(self.bound), enc_hook=_plain)  # type: ignore[no-any-return]
+
+    def bind_plain(self, values: Mapping[str, Any]) -> Self:
+        """Bind what `plain` gave; what is bound to the same already stays. Raises KeyError, ValueError, TypeError."""
+        here = self.plain()
+        known = self.parameters
+        changed = {name: value for name, value in values.items() if name not in here or here[name] != value}
+        return self(**{name: msgspec.convert(value, known[name].annotation, dec_hook=_convert) for name, value in changed.items()})
+
+
+def _plain(value: Any) -> str:
+    return str(value) if isinstance(value, PurePath) else repr(value)
 
 
 def _from_text(stage: str, parameter: Parameter, texts: Sequence[str]) -> Any:
