@@ -37,7 +37,19 @@ from obzen_runtime.events import (
 )
 from obzen_runtime.lineage import Parents, Range, losses_of, sources_of
 
-__all__ = ["Event", "event_line", "event_value", "json_text", "kind_of", "payloads_of", "plain", "record_line", "record_value"]
+__all__ = [
+    "Event",
+    "event_line",
+    "event_value",
+    "json_text",
+    "kind_of",
+    "letter_origin",
+    "payloads_of",
+    "plain",
+    "record_line",
+    "record_value",
+    "short",
+]
 
 _MOST = 200
 _MOST_RANGES = 4
@@ -64,7 +76,8 @@ def plain(text: str) -> str:
     return "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text.split()))
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """The beginning of a long text."""
     return text if len(text) <= _MOST else f"{text[: _MOST - 1]}…"
 
 
@@ -104,7 +117,7 @@ def json_text(value: Any) -> str:
 def event_line(event: Event) -> str:
     """An event for people."""
     origin = f"  <- {_ranges(event.parents)}" if event.parents else ""
-    return f"{event.position:>8}  {event.id}  {event.type}  {_short(plain(json_text(event.payload)))}{origin}"
+    return f"{event.position:>8}  {event.id}  {event.type}  {short(plain(json_text(event.payload)))}{origin}"
 
 
 def event_value(event: Event) -> str:
@@ -127,7 +140,7 @@ def record_value(position: int, record: Record) -> str:
 def record_line(position: int, record: Record, types: Sequence[str] = ()) -> str:
     """A record for people. `types` are the output types of a block's stage."""
     at = _clock(getattr(record, "at", 0))
-    return f"{position:>8}  {at}  {kind_of(record):<15} {_short(plain(_text(record, types)))}"
+    return f"{position:>8}  {at}  {kind_of(record):<15} {short(plain(_text(record, types)))}"
 
 
 def _text(record: Record, types: Sequence[str]) -> str:
