@@ -31,7 +31,9 @@ def main() -> int:
             sys.stdout.write(f"{failed}\n")
             return 1
         seconds = time.monotonic() - began
-        sys.stdout.write(f"{name}: {asked.rounds} rounds, {rounds.deaths} deaths, {rounds.appends} appends a run, 0 differences, {seconds:.0f} s\n")
+        sys.stdout.write(
+            f"{name}: {asked.rounds} rounds, {rounds.deaths} deaths, {rounds.appends} appends a run, 0 differences, {seconds:.0f} s\n"
+        )
         sys.stdout.flush()
     shutil.rmtree(folder)
     return 0

@@ -140,7 +140,7 @@ class Rounds:
 
     def _command(self, place: Path, arguments: Sequence[str], *, die: tuple[int, str] = (0, ""), told: Path | None = None) -> int:
         environment = {**os.environ, "DIE_AT": str(die[0]), "DIE_WHEN": die[1], "APPENDS": str(told or "")}
-        done = subprocess.run(  # noqa: S603 - our own command
+        done = subprocess.run(
             [sys.executable, str(HERE / "dying.py"), *arguments, "--runs", "runs", "--quiet"],
             cwd=place,
             env=environment,
