@@ -7,6 +7,7 @@ from obzen_runtime.journal.manifest import MANIFEST_FORMAT, Manifest, read_manif
 from obzen_runtime.journal.memory import MemoryJournal
 from obzen_runtime.journal.reader import SegmentReader
 from obzen_runtime.journal.recovery import Recovery
+from obzen_runtime.journal.repair import RepairReport, repair
 from obzen_runtime.journal.retention import Retention, retention_from, retention_text
 from obzen_runtime.journal.runs import RunDirectory, RunState, RunSummary, find_run, list_runs, run_started
 from obzen_runtime.journal.segments import SegmentJournal, SegmentOptions
@@ -25,6 +26,7 @@ __all__ = [
     "MemoryJournal",
     "Os",
     "Recovery",
+    "RepairReport",
     "Retention",
     "RunDirectory",
     "RunState",
@@ -39,6 +41,7 @@ __all__ = [
     "level_text",
     "list_runs",
     "read_manifest",
+    "repair",
     "retention_from",
     "retention_text",
     "run_started",

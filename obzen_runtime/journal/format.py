@@ -46,6 +46,7 @@ __all__ = [
     "SEGMENT_BYTES",
     "Epoch",
     "FrameHeader",
+    "Newer",
     "Seal",
     "SegmentHeader",
     "frame_header",
@@ -82,6 +83,12 @@ SEAL_FRAME_BYTES = FRAME_BYTES + ENTRY.size + _SEAL.size
 _NAME = re.compile(r"(\d{20})\.seg")
 
 
+class Newer(str):
+    """Why bytes cannot be read that are whole: a newer version wrote them."""
+
+    __slots__ = ()
+
+
 class SegmentHeader(NamedTuple):
     """What a segment says of itself."""
 
@@ -109,7 +116,7 @@ def read_segment_header(data: bytes | memoryview) -> SegmentHeader | str:
     if crc32(data[: _SEGMENT.size]) != _U32.unpack_from(data, _SEGMENT.size)[0]:
         return "the segment header does not match its checksum"
     if version != VERSION or flags:
-        return f"the segment has format {version}, flags {flags}: a newer version wrote it"
+        return Newer(f"the segment has format {version}, flags {flags}: a newer version wrote it, this one reads format {VERSION}")
     return SegmentHeader(*fields)
 
 
@@ -156,7 +163,7 @@ def read_frame_header(data: bytes | memoryview, salt: int) -> FrameHeader | str:
     *fields, reserved = FRAME_REST.unpack_from(data, FRAME_HEAD.size)
     header = FrameHeader(crc, *fields)
     if header.flags > SEAL_FLAG or reserved:
-        return f"the frame has flags {header.flags}: a newer version wrote it"
+        return Newer(f"a frame has flags {header.flags}: a newer version wrote it, this one reads up to {SEAL_FLAG}")
     if header.body > MOST_BODY or header.body % 8:
         return f"the frame's body length {header.body} is impossible"
     return header

@@ -19,13 +19,14 @@ from obzen_runtime.journal.format import (
     FRAME_BYTES,
     FRAME_MARK,
     SEGMENT_BYTES,
+    Newer,
     read_frame_header,
     read_segment_header,
     segment_name,
     segment_start,
 )
 from obzen_runtime.journal.place import Place
-from obzen_runtime.journal.scan import Fault, Segment, Walk, Window, damaged, first_link, records_of
+from obzen_runtime.journal.scan import Fault, Segment, Walk, Window, damaged, first_link, newer, records_of
 from obzen_runtime.kernel import Files, NotFound, SystemFiles
 
 __all__ = ["Log", "SegmentReader", "dropped", "kind_numbers", "newest_records", "numbers"]
@@ -271,6 +272,8 @@ class SegmentReader:
             return False
         data = self._files.read(path, 0, SEGMENT_BYTES)
         header = read_segment_header(data)
+        if isinstance(header, Newer):
+            raise newer(path, header)
         if isinstance(header, str):
             return False
         known = None if link is None else first_link(data, link)
@@ -291,6 +294,8 @@ class SegmentReader:
                 if walk.position == walk.segment.header.base:  # recovery may put another file in its place
                     self._log.segments.pop()
                     self._walk = None
+                if walk.fault is not None and isinstance(walk.fault.why, Newer):
+                    raise newer(walk.segment.path, walk.fault.why)
                 return walk.fault
             walk.segment.sealed, walk.segment.end_link = True, walk.link
             self._walk = None

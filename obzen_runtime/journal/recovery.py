@@ -22,6 +22,7 @@ changes nothing but the epoch.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -35,18 +36,19 @@ from obzen_runtime.journal.format import (
     SEAL_FRAME_BYTES,
     SEGMENT_BYTES,
     Epoch,
+    Newer,
     read_frame_header,
     read_seal,
     read_segment_header,
     segment_start,
 )
 from obzen_runtime.journal.place import Place, unusable
-from obzen_runtime.journal.scan import Fault, Frame, Segment, Walk, Window, damaged, first_link
+from obzen_runtime.journal.scan import Fault, Frame, Segment, Walk, Window, damaged, first_link, records_of
 from obzen_runtime.journal.watermark import FENCE, FENCE_AT, Marker, Watermark, new_watermark
 from obzen_runtime.journal.writer import Identity, seal_segment, sync_files
 from obzen_runtime.kernel import Files, JournalFailed, JournalLocked, Lock, Seams, SharedBytes
 
-__all__ = ["Cut", "Opened", "Recovery", "Survey", "Visit", "survey", "take_over"]
+__all__ = ["Cut", "Opened", "Recovery", "Survey", "Visit", "locked", "survey", "take_over"]
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -249,7 +251,7 @@ class _Look:
         """Refuse, or end the log before the fault."""
         found, mark = self._found, self._mark
         path = found.paths[index]
-        if mark.closed:
+        if mark.closed or isinstance(fault.why, Newer):
             raise damaged(path, fault, "the journal had been closed cleanly")
         if fault.position > found.proven:
             found.proven = max(found.proven, self._proof_behind(index, fault.offset))
@@ -302,7 +304,7 @@ def take_over(place: Place, seams: Seams) -> Opened:
             files.sync_directory(place.directory.parent)
         lock = files.lock(place.lock)
         if lock is None:
-            raise _locked(place, files)
+            raise locked(place, files)
         return _Opening(place, seams, lock).run()
     except BaseException as error:
         if lock is not None:
@@ -341,6 +343,7 @@ class _Opening:
         try:
             FENCE.pack_into(shared.view, FENCE_AT, epoch.number)
             found = survey(files, place)
+            _refuse_newer(files, found)
             assert found.mark is not None
             recovery = self._put_in_order(found, found.mark, epoch)
             marker = Marker(shared.view, boot=self._boot, journal=journal, counter=found.mark.counter)
@@ -408,7 +411,16 @@ class _Opening:
             seal_segment(files, found.segments[-1], identity)
 
 
-def _locked(place: Place, files: Files) -> JournalLocked:
+def _refuse_newer(files: Files, found: Survey) -> None:
+    """Decode the first record: a journal whose records are of a newer format is not to be gone on with."""
+    if found.segments:
+        for frame in Walk(files, found.segments[0]).frames():
+            for _ in islice(records_of(frame, found.segments[0].path, None), 1):
+                return
+
+
+def locked(place: Place, files: Files) -> JournalLocked:
+    """The refusal that names who holds the run."""
     holder = files.read(place.lock).strip().decode("ascii", "replace")
     who = f"process {holder}" if holder.isdigit() else "another process"
     return JournalLocked(

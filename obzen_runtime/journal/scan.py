@@ -15,21 +15,22 @@ from zlib import crc32
 
 import msgspec
 
-from obzen_runtime.events import Record, decode_record
+from obzen_runtime.events import KINDS, RECORD_FORMAT, Record, RunStarted, decode_record
 from obzen_runtime.journal.base import Entry
 from obzen_runtime.journal.format import (
     ENTRY,
     FRAME_BYTES,
     SEGMENT_BYTES,
     FrameHeader,
+    Newer,
     Seal,
     SegmentHeader,
     read_frame_header,
     read_seal,
 )
-from obzen_runtime.kernel import Files, JournalDamaged
+from obzen_runtime.kernel import Files, JournalDamaged, NewerFormat, StorageFailed
 
-__all__ = ["Fault", "Frame", "Index", "Segment", "Walk", "Window", "damaged", "first_link", "records_of"]
+__all__ = ["Fault", "Frame", "Index", "Segment", "Walk", "Window", "damaged", "first_link", "newer", "records_of"]
 
 _CHUNK = 256 << 10
 _INDEX_STEP = 64 << 10
@@ -243,8 +244,10 @@ def records_of(frame: Frame, path: Path, kinds: frozenset[int] | None) -> Iterat
 
 
 def _decode(kind: int, data: memoryview, path: Path, position: int) -> Record:
+    if kind not in KINDS:
+        raise newer(path, f"record kind {kind} at position {position} is unknown to this version: a newer one wrote it")
     try:
-        return decode_record(kind, data)
+        record = decode_record(kind, data)
     except msgspec.MsgspecError as error:
         raise JournalDamaged(
             f"{path}: the record at position {position} cannot be decoded: {error}",
@@ -252,10 +255,20 @@ def _decode(kind: int, data: memoryview, path: Path, position: int) -> Record:
             file=str(path),
             position=position,
         ) from error
+    if isinstance(record, RunStarted) and record.format > RECORD_FORMAT:
+        raise newer(path, f"its records have format {record.format}: a newer version wrote it, this one reads up to {RECORD_FORMAT}")
+    return record
 
 
-def damaged(path: Path, fault: Fault, why: str) -> JournalDamaged:
-    """The refusal that names file, offset and positions."""
+def newer(path: Path, why: str) -> NewerFormat:
+    """The refusal to read what a newer version wrote."""
+    return NewerFormat(f"{path}: {why}", remedy="Use the version that wrote it, or a newer one", file=str(path))
+
+
+def damaged(path: Path, fault: Fault, why: str) -> StorageFailed:
+    """The refusal that names file, offset and positions; of what a newer version wrote, one that speaks of no damage."""
+    if isinstance(fault.why, Newer):
+        return newer(path, fault.why)
     return JournalDamaged(
         f"{path}: damaged at byte {fault.offset}, from position {fault.position} on: {fault.why}; {why}",
         remedy="Restore the file from a copy; `obzen journal check` shows what is whole",

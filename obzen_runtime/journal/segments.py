@@ -278,8 +278,8 @@ class SegmentJournal:
         last = segments[count - 1]
         started = self._started()
         archive = str(Path(retention.archive, self._opened.place.directory.name).absolute()) if retention.archive else ""
-        record = self.append([Dropped(last.last + 1, now, archive, started)])
         assert last.end_link is not None
+        record = self.append([Dropped(last.last + 1, now, archive, started, last.end_link)])
         floor = Floor(last.last + 1, last.end_link, record, self._opened.epoch.journal.hex(), archive)
         paths = [segment.path for segment in segments[:count]]
         self._floor, self._drop = floor, partial(_drop, self._seams.files, self._opened.place, floor, paths)

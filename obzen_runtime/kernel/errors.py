@@ -22,6 +22,7 @@ whatever else it raises is classified by `FOREIGN`.
     ├── StateFailed           state cannot be read, written or migrated         STATE
     ├── StorageFailed         the journal or an artifact cannot be kept         STORAGE
     │   ├── JournalDamaged    what was kept is no longer what was written
+    │   ├── NewerFormat       a newer version wrote it
     │   ├── JournalFailed     a write or sync failed; nothing is acknowledged after it
     │   ├── JournalLocked     another process holds the run
     │   ├── Fenced            a writer of a newer epoch took over
@@ -54,6 +55,7 @@ __all__ = [
     "JournalDamaged",
     "JournalFailed",
     "JournalLocked",
+    "NewerFormat",
     "NotFound",
     "ObzenError",
     "Permanent",
@@ -340,6 +342,13 @@ class JournalDamaged(StorageFailed):
     exit_code = 65
 
 
+class NewerFormat(StorageFailed):
+    """What was kept was written by a newer version than this one: nothing is wrong with it, but it cannot be read here."""
+
+    default_code = "newer_format"
+    exit_code = 78
+
+
 class JournalFailed(StorageFailed):
     """A write or sync failed: the journal is poisoned, nothing is acknowledged after it."""
 
@@ -394,6 +403,7 @@ _BY_CODE: Mapping[str, type[ObzenError]] = {
     "invalid_id": IdValidationError,
     "usage": UsageError,
     "corruption": JournalDamaged,
+    "newer_format": NewerFormat,
     "journal_failed": JournalFailed,
     "journal_locked": JournalLocked,
     "fenced": Fenced,

@@ -5,7 +5,7 @@ import pytest
 from obzen_runtime.events import Block, Checkpoint, Cursor, DeadLetter, Receipt, RunCompleted
 from obzen_runtime.journal import StageCheck, check
 from obzen_runtime.journal.format import ENTRY
-from obzen_runtime.kernel import ErrorInfo, JournalDamaged, NotFound
+from obzen_runtime.kernel import ErrorInfo, JournalDamaged, NewerFormat, NotFound
 from obzen_runtime.testing import Crashed, SimulatedDisk, sample_records
 from tests.journal.kit import FIRST, RUN, SEGMENTS, WATERMARK, block, flipped, mark, opened
 from tests.journal.test_damage import changed
@@ -94,8 +94,9 @@ async def test_a_record_of_a_kind_not_known_yet_is_refused_by_name(monkeypatch):
     journal.append([RunCompleted(at=1)])
     monkeypatch.undo()
     await journal.close()
-    with pytest.raises(NotFound, match="kind 200"):
+    with pytest.raises(NewerFormat, match="kind 200") as caught:
         checked(disk)
+    assert caught.value.exit_code == 78
     assert ENTRY.size == 8
 
 
@@ -128,7 +129,7 @@ def test_a_story_without_holes_has_no_problems():
         letter(1),
     ]
     receipts = [Receipt(stage="k", at=1, cursor=at), Receipt(stage="k", at=2, cursor=later), Receipt(stage="k", at=3)]
-    assert problems(*records, *receipts, Checkpoint(at=1, written={"s": 7, "t": 1, "never": 0}), mark(1)) == []
+    assert problems(*records, *receipts, Checkpoint(at=1, written={"s": 7, "t": 1, "never": 0}, dead_letters=2), mark(1)) == []
 
 
 @pytest.mark.parametrize(

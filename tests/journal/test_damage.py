@@ -10,9 +10,26 @@ from itertools import pairwise
 
 import pytest
 
+from obzen_runtime.journal import SegmentJournal, SegmentOptions
 from obzen_runtime.journal.format import FRAME_BYTES, FRAME_HEAD, FRAME_REST, SEGMENT_BYTES
 from obzen_runtime.testing import SimulatedDisk
-from tests.journal.kit import EPOCH, FIRST, LOCK, SEGMENTS, WATERMARK, block, entries, flipped, frames, looks_damaged, opened, tell, verdict
+from tests.journal.kit import (
+    EPOCH,
+    FIRST,
+    LOCK,
+    RUN,
+    SEGMENTS,
+    WATERMARK,
+    block,
+    entries,
+    flipped,
+    frames,
+    looks_damaged,
+    opened,
+    seams,
+    tell,
+    verdict,
+)
 
 FACTLESS = {LOCK, WATERMARK}
 
@@ -205,3 +222,47 @@ async def test_T_FLIP_3_a_flip_in_a_frame_with_a_run_of_zeros_is_refused():
             counts, wrong = judge(state, ((bit, FIRST, flipped(content, bit)) for bit in range(start * 8, stop * 8, 4)), None)
             tell(f"{counts['refused']} flips beside a run of zeros, {len(wrong)} wrong verdicts")
             assert (wrong, counts["refused"]) == ([], (stop - start) * 2)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_T_FLIP_2_an_old_copy_of_any_file_put_back_is_refused(closed):
+    disk = SimulatedDisk()
+    journal = opened(disk, segment_bytes=1024)
+    kept = []
+    made = [[block(number, 300)] for number in range(8)]
+    for records in made:
+        journal.append(records)
+        kept.append({path: disk.content(path) for path in disk.paths})
+    if closed:
+        await journal.close()
+    state, wrong, cases = disk.killed(), [], 0
+    for old in kept:
+        for path, content in old.items():
+            if content == state.content(path) or path == LOCK:
+                continue
+            found = verdict(changed(state, path, content))
+            if found != "refused" and not (path == WATERMARK and found == entries(made)):
+                wrong.append((path.name, found))
+            cases += 1
+    tell(f"{cases} old files put back, closed={closed}, {len(wrong)} wrong verdicts")
+    assert wrong == []
+    assert cases >= 10
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_T_FLIP_2_a_file_of_another_journal_of_the_same_records_is_refused(closed):
+    made = [[block(number, 300)] for number in range(8)]
+    disk = await written(made, closed=closed, segment_bytes=1024)
+    other = SimulatedDisk()
+    other_seams = seams(other)
+    other_seams.entropy.next = 100
+    journal = SegmentJournal.open(RUN, options=SegmentOptions(segment_bytes=1024), seams=other_seams)
+    for records in made:
+        journal.append(records)
+    if closed:
+        await journal.close()
+    assert other.paths == disk.paths
+    for path in disk.paths:
+        if path != LOCK:
+            assert other.content(path) != disk.content(path)
+            assert verdict(changed(disk, path, other.content(path))) == "refused", path

@@ -75,7 +75,7 @@ async def dropped_some(disk, *, archive="", level=None, count=20, closed=True):
     journal.forget(journal.head + 1)
     await journal.durable(journal.head)
     await settle()
-    whole.append(Dropped(journal.first, StillClock().wall_ms(), archive and f"{archive}/r", STARTED))
+    whole.append(Dropped(journal.first, StillClock().wall_ms(), archive and f"{archive}/r", STARTED, journal._floor.link))
     journal.append([mark(99)])
     whole.append(mark(99))
     if closed:
