@@ -18,11 +18,11 @@ __all__ = ["code_fingerprint", "schema_fingerprint"]
 
 
 def code_fingerprint(node: Node) -> str:
-    """SHA-256 of everything callable in a description, its bound parameters aside."""
+    """SHA-256 of everything callable in a description, its bound parameters and stand-in aside."""
     digest = hashlib.sha256()
     seen: set[int] = set()
     for name, value in sorted(vars(node).items()):
-        if name not in ("bound", "signature", "name"):
+        if name not in ("bound", "signature", "name", "simulate"):
             _add(digest, value, seen)
     return digest.hexdigest()
 
