@@ -304,6 +304,8 @@ class StageInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """Names of the stages it reads."""
     types: tuple[str, ...] = ()
     """Declared output types; a block's `types` column indexes them."""
+    takes: dict[str, tuple[int, ...]] = {}
+    """Per input of which it does not take every event, where the type alone decides: indices of the types it takes."""
 
 
 RECORD_FORMAT = 1

@@ -17,6 +17,7 @@ from obzen_runtime.cli.run import RunOptions, run
 from obzen_runtime.cli.runs import ListOptions, runs
 from obzen_runtime.cli.say import hint, say, silence
 from obzen_runtime.cli.stop import StopOptions, stop
+from obzen_runtime.cli.trace import TraceOptions, trace
 from obzen_runtime.kernel import VERSION
 
 __all__ = ["app", "execute", "main"]
@@ -58,6 +59,7 @@ add(app, "resume", ResumeOptions, resume)
 add(app, "runs", ListOptions, runs)
 add(app, "inspect", InspectOptions, inspect)
 add(app, "dead-letters", LettersOptions, dead_letters)
+add(app, "trace", TraceOptions, trace)
 add(app, "export", ExportOptions, export)
 add(app, "draw", DrawOptions, draw)
 add(_journal, "check", CheckOptions, journal_check)

@@ -39,6 +39,7 @@ from obzen_runtime.lineage import Parents, Range, losses_of, sources_of
 
 __all__ = [
     "Event",
+    "clock_text",
     "event_line",
     "event_value",
     "json_text",
@@ -86,7 +87,8 @@ def _ranges(ranges: Sequence[Range]) -> str:
     return f"{shown} … {ranges[-1]}" if len(ranges) > _MOST_RANGES else shown
 
 
-def _clock(at: int) -> str:
+def clock_text(at: int) -> str:
+    """The time of day of a wall time in milliseconds, in UTC."""
     try:
         moment = datetime.datetime.fromtimestamp(at / 1000, datetime.UTC)
     except (OverflowError, OSError, ValueError):
@@ -139,7 +141,7 @@ def record_value(position: int, record: Record) -> str:
 
 def record_line(position: int, record: Record, types: Sequence[str] = ()) -> str:
     """A record for people. `types` are the output types of a block's stage."""
-    at = _clock(getattr(record, "at", 0))
+    at = clock_text(getattr(record, "at", 0))
     return f"{position:>8}  {at}  {kind_of(record):<15} {short(plain(_text(record, types)))}"
 
 
@@ -239,9 +241,9 @@ def _signals(record: Block | Receipt) -> list[str]:
             case End(upstream, end, total):
                 found.append(f"{end} end of {upstream} at {total}")
             case Watermark(upstream, time):
-                found.append(f"watermark of {upstream} {_clock(time)}")
+                found.append(f"watermark of {upstream} {clock_text(time)}")
             case Tick(time):
-                found.append(f"tick {_clock(time)}")
+                found.append(f"tick {clock_text(time)}")
             case Setting(parameter, _):
                 found.append(f"set {parameter}")
             case Slice():

@@ -209,6 +209,7 @@ def wire(flow: Flow, ground: Ground, noted: Callable[[], None]) -> Wired:
             node.kind,
             tuple(arc.source for arc in topology.upstream(name)),
             tuple(each.text for each in topology.outputs[name]),
+            {arc.source: taken for arc in topology.upstream(name) if (taken := _taken(arc)) is not None},
         )
         for name, node in topology.nodes.items()
     )
@@ -229,6 +230,14 @@ def _edge(arc: Arc, stages: Mapping[str, Stage], window: Window, *, spills: bool
     source.edges.append(edge)
     target.inputs.append(edge)
     return edge
+
+
+def _taken(arc: Arc) -> tuple[int, ...] | None:
+    """Indices of the declared types that an edge delivers; None when it delivers all, or only some events of a type."""
+    routed = arc.routed
+    if routed is None or any(issubclass(kind, each.origin) and kind is not each.origin for kind in routed for each in arc.declared):
+        return None
+    return tuple(number for number, each in enumerate(arc.declared) if issubclass(each.origin, routed))
 
 
 def _route(taken: tuple[type, ...]) -> Callable[[type], bool]:
