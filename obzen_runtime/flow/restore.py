@@ -29,7 +29,7 @@ from obzen_runtime.events import (
 )
 from obzen_runtime.flow.builder import Wired
 from obzen_runtime.journal import Journal
-from obzen_runtime.stages import DEAD_LETTERS, Edge, Standing
+from obzen_runtime.stages import DEAD_LETTERS, Edge, Place, Standing
 
 __all__ = ["Past", "read_past"]
 
@@ -40,8 +40,7 @@ _NO_OUTPUT = frozenset({"dead", "skipped"})
 class Waiting(NamedTuple):
     """What of one block its consumer had not passed."""
 
-    position: int
-    base: int
+    place: Place
     ordinals: list[int]
     size: int
 
@@ -55,9 +54,9 @@ class Queue:
         self.delivered = 0
         self.accounted = 0
 
-    def add(self, position: int, base: int, ordinals: list[int], size: int) -> None:
+    def add(self, place: Place, ordinals: list[int], size: int) -> None:
         """A block stands in the log."""
-        self.blocks.append(Waiting(position, base, ordinals, size))
+        self.blocks.append(Waiting(place, ordinals, size))
 
     def pass_to(self, stop: int) -> int:
         """The consumer stands at ordinal `stop`; returns how many events it passed."""
@@ -155,7 +154,7 @@ class Past:
                 takes = [edge.routes(each.origin) for each in codec.declared]
                 kinds = [block.types] * block.count if isinstance(block.types, int) else block.types
                 chosen = [ordinal for ordinal, kind in zip(chosen, kinds, strict=True) if takes[kind]]
-            self._queued(queue, position, block.base, chosen, len(block.payloads) * len(chosen) // block.count, new)
+            self._queued(queue, Place(position, block.base, block.at), chosen, len(block.payloads) * len(chosen) // block.count, new)
 
     def _lettered(self, position: int, letter: DeadLetter, new: bool) -> None:
         if new:
@@ -168,15 +167,15 @@ class Past:
             self.standings[DEAD_LETTERS].written += 1
             self._count(DEAD_LETTERS, "emitted", 1)
         for queue in self._out[DEAD_LETTERS]:
-            self._queued(queue, position, letter.ordinal, [letter.ordinal], 64 + len(letter.payload), new)
+            self._queued(queue, Place(position, letter.ordinal, letter.at), [letter.ordinal], 64 + len(letter.payload), new)
 
-    def _queued(self, queue: Queue, position: int, base: int, chosen: list[int], size: int, new: bool) -> None:
+    def _queued(self, queue: Queue, place: Place, chosen: list[int], size: int, new: bool) -> None:
         if new:
             queue.delivered += len(chosen)
         passed = self.standings[queue.edge.target].cursor.next.get(queue.edge.source, 0)
         left = [ordinal for ordinal in chosen if ordinal >= passed]
         if left:
-            queue.add(position, base, left, size)
+            queue.add(place, left, size)
 
     def _stepped(self, stage: str, record: Block | Receipt) -> None:
         standing = self.standings[stage]
@@ -213,7 +212,7 @@ class Past:
             edge.passed = edge.source in self.standings[edge.target].ends
         for name, standing in self.standings.items():
             waiting = [(queue, block) for queue in self.queues if queue.edge.target == name for block in queue.blocks]
-            waiting.sort(key=lambda each: (each[0].edge.source != standing.cursor.inside, each[1].position))
+            waiting.sort(key=lambda each: (each[0].edge.source != standing.cursor.inside, each[1].place))
             for queue, block in waiting:
                 queue.edge.offer_again(*block)
 

@@ -3,7 +3,7 @@
 from obzen_runtime.stages.codec import Codec, difference
 from obzen_runtime.stages.context import Context, Event
 from obzen_runtime.stages.delivery import Delivery
-from obzen_runtime.stages.edge import Edge, Entry, Inbox, Window
+from obzen_runtime.stages.edge import Edge, Entry, Inbox, Place, Window
 from obzen_runtime.stages.emit import AtEnd, Each, Emit, Every, at_end, each, every
 from obzen_runtime.stages.fingerprint import code_fingerprint, schema_fingerprint
 from obzen_runtime.stages.join import How, Join, JoinStage, join
@@ -70,6 +70,7 @@ __all__ = [
     "OnError",
     "Parameter",
     "Path",
+    "Place",
     "Pause",
     "Port",
     "Progress",

@@ -29,7 +29,7 @@ class Context:
         self.stage = stage
         """Name of the stage."""
         self.at = at
-        """Wall milliseconds of the step."""
+        """Wall milliseconds of the block that brought the event."""
         self.log = log
         """A structured logger that already says run and stage."""
         self._seed = seed
@@ -43,7 +43,7 @@ class Context:
         return Event(f"{self._upstream}@{self._ordinal}", self._upstream, self._ordinal)
 
     def now(self) -> datetime:
-        """The wall time of the step that brought the event, in UTC: the same for all events of a step."""
+        """The wall time, in UTC, at which the stage before this one wrote the event: the same whenever it is processed."""
         return datetime.fromtimestamp(self.at / 1000, UTC)
 
     @property

@@ -7,14 +7,14 @@ credit: beyond its window an entry keeps only its place in the journal, and its 
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from obzen_runtime.events import End
 from obzen_runtime.kernel import Wake
 
-__all__ = ["Edge", "Entry", "Inbox", "Window"]
+__all__ = ["Edge", "Entry", "Inbox", "Place", "Window", "time_of"]
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,16 +30,30 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("a window needs at least one event and one byte")
 
 
+class Place(NamedTuple):
+    """Where a block stands in the journal, and when it was made."""
+
+    position: int
+    base: int
+    at: int
+    """Wall milliseconds of the step that made it: the time that its events stand for."""
+
+
+def time_of(places: Sequence[Place], ordinal: int) -> int:
+    """The time that an event stands for, by the places of the blocks it may stand in, in order."""
+    return next(place.at for place in reversed(places) if place.base <= ordinal)
+
+
 class Entry:
     """A block, or the end of an upstream, waiting in an inbox. `done` of its `count` events are committed."""
 
     __slots__ = ("base", "count", "done", "edge", "end", "items", "ordinals", "places", "size")
 
-    def __init__(self, edge: "Edge", base: int, position: int) -> None:
+    def __init__(self, edge: "Edge", base: int, place: Place) -> None:
         self.edge = edge
         self.base = base
-        self.places: tuple[tuple[int, int], ...] = ((position, base),)
-        """Position and base of each block it was made of."""
+        self.places: tuple[Place, ...] = (place,)
+        """Of each block it was made of."""
         self.count = 0
         self.size = 0
         self.done = 0
@@ -128,9 +142,10 @@ class Edge:
         """Whether a writer should go on: a quarter of the window is free, so that blocks stay large."""
         return self.credit * 4 >= self.window.events
 
-    def offer(self, items: Sequence[Any], kinds: set[type], base: int, position: int, size: int) -> None:
-        """Hand over a block that is in the journal at `position`; `kinds` are the classes of its items."""
-        entry = Entry(self, base, position)
+    def offer(self, items: Sequence[Any], kinds: set[type], place: Place, size: int) -> None:
+        """Hand over the block that stands at `place`; `kinds` are the classes of its items."""
+        base = place.base
+        entry = Entry(self, base, place)
         entry.items = items
         if self.routed is not None and not all(map(self._takes, kinds)):
             takes = self._takes
@@ -152,10 +167,9 @@ class Edge:
         self.inbox.entries.append(entry)
         self.inbox.wake.set()
 
-    def offer_again(self, position: int, base: int, ordinals: list[int], size: int) -> None:
-        """Hand over what the consumer had not passed of the block at `position` in an earlier process: only its place."""
-        entry = Entry(self, ordinals[0], position)
-        entry.places = ((position, base),)
+    def offer_again(self, place: Place, ordinals: list[int], size: int) -> None:
+        """Hand over what the consumer had not passed of the block at `place` in an earlier process: only its place."""
+        entry = Entry(self, ordinals[0], place)
         entry.items = None
         entry.ordinals = ordinals
         entry.count = len(ordinals)
@@ -169,7 +183,7 @@ class Edge:
         self.ended = end
         if self.closed or self.passed:
             return
-        entry = Entry(self, end.total, 0)
+        entry = Entry(self, end.total, Place(0, end.total, 0))
         entry.end = end
         self.inbox.entries.append(entry)
         self.inbox.wake.set()

@@ -141,7 +141,7 @@ class JoinStage(Handled):
             return self.unmatched()
         match = None if found is None else found[1]
         if self._contextual:
-            return self.handler(item, match, self._context(self._upstream, ordinal, self.at))
+            return self.handler(item, match, self._context(ordinal))
         return self.handler(item, match)
 
     async def work(self, state: str) -> Directive:

@@ -23,7 +23,7 @@ class Slot:
         self.upstream = upstream
         self.ordinal = ordinal
         self.at = at
-        """Wall milliseconds when it was taken."""
+        """Wall milliseconds of the block that brought it."""
         self.done = False
         self.result: Any = None
         self.error: BaseException | None = None

@@ -7,6 +7,7 @@ from typing import ClassVar
 from obzen_runtime.actor import Directive, Transition
 from obzen_runtime.events import DeadLetter
 from obzen_runtime.stages.codec import Codec
+from obzen_runtime.stages.edge import Place
 from obzen_runtime.stages.machines import LETTERS, DrainComplete
 from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.schema import Declared
@@ -46,11 +47,11 @@ class LettersStage(Stage):
     def take(self, letters: Sequence[DeadLetter], position: int) -> None:
         """Letters that stand in the journal from `position` on."""
         size = sum(len(letter.payload) for letter in letters) + 64 * len(letters)
-        base = letters[0].ordinal
+        place = Place(position, letters[0].ordinal, letters[0].at)
         self.written += len(letters)
         self.counters.emitted += len(letters)
         for edge in self.edges:
-            edge.offer(list(letters), {DeadLetter}, base, position, size)
+            edge.offer(list(letters), {DeadLetter}, place, size)
 
     async def work(self, state: str) -> Directive:
         return Transition(DrainComplete()) if state == "draining" else CONTINUE

@@ -23,7 +23,7 @@ from obzen_runtime.stages.call import Call, Calls, ours
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.context import Context
 from obzen_runtime.stages.delivery import Delivering, SinkKeywords, check_writer, key_of
-from obzen_runtime.stages.edge import Entry
+from obzen_runtime.stages.edge import Entry, Place
 from obzen_runtime.stages.lanes import Slot
 from obzen_runtime.stages.machines import SINK, DrainComplete, FlushComplete
 from obzen_runtime.stages.node import Node
@@ -257,7 +257,7 @@ class SinkStage(Handled):
         keys = [self._key(upstream, ordinal, attempt) for ordinal in ordinals]
         told: dict[str, Any] = {self.key: keys if self.call.batch else keys[0]}
         if self._contextual:
-            return self.handler(item, self._context(upstream, ordinals[0], self.at), **told)
+            return self.handler(item, self._context(ordinals[0]), **told)
         return self.handler(item, **told)
 
     def _in_lane(self, slot: Slot) -> Any:
@@ -265,7 +265,7 @@ class SinkStage(Handled):
             return super()._in_lane(slot)
         told: dict[str, Any] = {self.key: self._key(slot.upstream, slot.ordinal, slot.failures + 1)}
         if self._contextual:
-            return self.handler(slot.item, self._context(slot.upstream, slot.ordinal, slot.at), **told)
+            return self.handler(slot.item, self._context_of(slot.upstream, slot.ordinal, slot.at), **told)
         return self.handler(slot.item, **told)
 
     def _key(self, upstream: str, ordinal: int, attempt: int) -> IdempotencyKey:
@@ -446,7 +446,7 @@ class SinkStage(Handled):
             self._write([DeliveryResolved(self.name, self.at, upstream, ordinal, "doubted")])
             del self.doubted[key]
             return
-        entry = Entry(next(edge for edge in self.inputs if edge.source == upstream), ordinal, 0)
+        entry = Entry(next(edge for edge in self.inputs if edge.source == upstream), ordinal, Place(0, ordinal, self.at))
         entry.items, entry.count = [await self._event(upstream, ordinal)], 1
         made = Made(1)
         match self.doubted[key]:

@@ -11,7 +11,7 @@ from obzen_runtime.kernel import ErrorInfo, UsageError, classify
 from obzen_runtime.stages.call import Call, Calls
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.context import Context
-from obzen_runtime.stages.edge import Entry
+from obzen_runtime.stages.edge import Entry, Place, time_of
 from obzen_runtime.stages.lanes import Lanes, Slot, TaskLanes, ThreadLanes
 from obzen_runtime.stages.machines import TRANSFORM, DrainComplete
 from obzen_runtime.stages.node import Handling, HandlingKeywords, Node
@@ -124,9 +124,13 @@ class Handled(Stage):
 
     def _with_context(self, item: Any) -> Any:
         """Call the handler with the context of the event at hand; calls come in input order."""
-        return self.handler(item, self._context(self._upstream, next(self._ordinals), self.at))
+        return self.handler(item, self._context(next(self._ordinals)))
 
-    def _context(self, upstream: str, ordinal: int, at: int) -> Context:
+    def _context(self, ordinal: int) -> Context:
+        """The context of the upstream's event `ordinal`, one of the entry at hand."""
+        return self._context_of(self._upstream, ordinal, time_of(self._places, ordinal))
+
+    def _context_of(self, upstream: str, ordinal: int, at: int) -> Context:
         return Context(self.name, upstream, ordinal, at=at, seed=self.log.ground.run_id, log=self.logger)
 
     @property
@@ -135,16 +139,18 @@ class Handled(Stage):
 
     def _in_lane(self, slot: Slot) -> Any:
         if self._contextual:
-            return self.handler(slot.item, self._context(slot.upstream, slot.ordinal, slot.at))
+            return self.handler(slot.item, self._context_of(slot.upstream, slot.ordinal, slot.at))
         return self.handler(slot.item)
 
     def _number(self, entry: Entry, first: int) -> None:
         """The next call is about the event at this place of the entry."""
         self._upstream = entry.edge.source
+        self._places = entry.places
         ordinals = range(entry.base + first, entry.base + entry.count) if entry.ordinals is None else entry.ordinals[first:]
         self._ordinals = iter(ordinals)  # not of the entry: its events may be let go of as soon as they are committed
 
     _upstream = ""
+    _places: tuple[Place, ...] = ()
     _ordinals: Iterator[int] = iter(())
 
     async def initialize(self) -> None:
@@ -327,16 +333,15 @@ class Handled(Stage):
         self.inbox.gather(entry, 2 * width, self.may_take)
         begun = entry.done + len(slots)
         if begun < entry.count and len(slots) < 2 * width:
-            items, now = await self.payloads(entry), self.clock.wall_ms()
+            items = await self.payloads(entry)
             stop = min(entry.count, entry.done + 2 * width)
-            lanes.submit([Slot(items[number], entry.edge.source, entry.ordinal(number), now) for number in range(begun, stop)])
+            source, ordinals = entry.edge.source, ((number, entry.ordinal(number)) for number in range(begun, stop))
+            lanes.submit([Slot(items[number], source, ordinal, time_of(entry.places, ordinal)) for number, ordinal in ordinals])
         calls = Calls(self.call, (), self._holds)
-        self.at = slots[0].at if self._contextual else self.clock.wall_ms()
+        self.at = self.clock.wall_ms()
         most = min(room, self.limit)
         while slots and slots[0].done and calls.crash is None and calls.taken < most:
             slot = slots[0]
-            if self._contextual and slot.at != self.at:
-                break
             if isinstance(slot.error, Exception) and self._retries(lanes, slot, slot.error):
                 break
             slots.popleft()

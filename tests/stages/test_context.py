@@ -68,17 +68,27 @@ def test_time_and_chance_are_the_same_whenever_an_event_is_processed():
     assert all(row[3].version == 4 for row in runs[0])
 
 
-def test_the_time_of_a_context_is_the_time_of_its_block():
+@pytest.mark.parametrize("options", [{}, {"concurrency": 3}])
+def test_the_time_of_a_context_is_that_of_the_block_that_brought_the_event(options):
     times: list[int] = []
     clock = VirtualClock()
 
-    @oz.transform
-    def stamp(x: int, ctx: oz.Context) -> int:
+    @oz.source
+    def slow() -> Iterator[int]:
+        for number in range(5):
+            clock.spend(0.01)
+            yield number
+
+    def stamped(x: int, ctx: oz.Context) -> int:
         clock.spend(0.01)
         times.append(round(ctx.now().timestamp() * 1000))
         assert ctx.stage == "stamp"
         return x
 
-    done = play(oz.Flow("f", ints(5) >> stamp >> Seen().sink()), clock=clock)
-    assert times == [block.at for block in done.blocks("stamp") for _ in range(block.count)]
-    assert len(set(times)) == 5
+    async def waits(x: int, ctx: oz.Context) -> int:
+        return stamped(x, ctx)
+
+    stamp = oz.transform(**options)(waits if options else stamped).named("stamp")
+    done = play(oz.Flow("f", slow >> stamp >> Seen().sink()), clock=clock)
+    assert times == [block.at for block in done.blocks("slow") for _ in range(block.count)]
+    assert len(set(times)) > 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import obzen_runtime as oz
 from obzen_runtime.events import Block, End, Slice
 from obzen_runtime.kernel import StateFailed, Wake
-from obzen_runtime.stages import Codec, Edge, Entry, Inbox, Window
+from obzen_runtime.stages import Codec, Edge, Entry, Inbox, Place, Window
 from obzen_runtime.stages.refold import past_inputs
 from obzen_runtime.stages.schema import declare
 
@@ -31,7 +31,7 @@ def edge(events=8, size=1000, *, spills=False, inbox=None):
 
 
 def offer(made, *items, base=0, position=1, size=None):
-    made.offer(list(items), set(map(type, items)), base, position, len(items) if size is None else size)
+    made.offer(list(items), set(map(type, items)), Place(position, base, 7), len(items) if size is None else size)
 
 
 def anything(entry):
@@ -131,7 +131,7 @@ def test_an_edge_that_spills_never_withholds_and_keeps_places_beyond_its_window(
         offer(made, *range(2), base=2 * n, position=10 + n)
         assert made.ready
     assert [entry.items is None for entry in made.inbox.entries] == [False, False, True, True]
-    assert [entry.places for entry in made.inbox.entries] == [((10 + n, 2 * n),) for n in range(4)]
+    assert [entry.places for entry in made.inbox.entries] == [((10 + n, 2 * n, 7),) for n in range(4)]
 
 
 # -- routing ------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_an_entry_absorbs_what_follows_it_until_there_is_enough():
         offer(made, *range(3 * n, 3 * n + 3), base=3 * n, position=n + 1)
     head = made.inbox.entries[0]
     assert made.inbox.gather(head, 5, anything) == 6
-    assert (list(head.items), head.count, head.places) == (list(range(6)), 6, ((1, 0), (2, 3)))
+    assert (list(head.items), head.count, head.places) == (list(range(6)), 6, ((1, 0, 7), (2, 3, 7)))
     made.commit(head, 2)
     assert made.inbox.gather(head, 5, anything) == 7
     assert made.inbox.gather(head, 99, anything) == 10

@@ -82,7 +82,7 @@ def test_retries_in_lanes_end_with_the_policy():
     assert done.letters()[0].event == 0
 
 
-def test_the_context_in_lanes_has_its_event_and_the_time_of_its_block():
+def test_the_context_in_lanes_has_its_event_and_the_time_of_the_block_that_brought_it():
     clock = VirtualClock()
     told: dict[int, tuple[str, int]] = {}
 
@@ -94,7 +94,7 @@ def test_the_context_in_lanes_has_its_event_and_the_time_of_its_block():
 
     done = play(oz.Flow("f", ints(20) >> stamp >> Seen().sink()), clock=clock)
     assert {x: event for x, (event, _) in told.items()} == {x: f"s@{x}" for x in range(20)}
-    at = {block.base + n: block.at for block in done.blocks("stamp") for n in range(block.count)}
+    at = {block.base + n: block.at for block in done.blocks("s") for n in range(block.count)}
     assert {x: when for x, (_, when) in told.items()} == at
 
 
