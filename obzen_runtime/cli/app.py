@@ -10,9 +10,12 @@ from obzen_runtime.cli.check import CheckOptions, journal_check
 from obzen_runtime.cli.command import EXIT_USAGE, Common, add, tell
 from obzen_runtime.cli.draw import DrawOptions, draw
 from obzen_runtime.cli.export import ExportOptions, export
+from obzen_runtime.cli.fork import ForkOptions, fork_run
 from obzen_runtime.cli.inspect import InspectOptions, inspect
 from obzen_runtime.cli.letters import LettersOptions, dead_letters
+from obzen_runtime.cli.repair import RepairOptions, journal_repair
 from obzen_runtime.cli.resume import ResumeOptions, resume
+from obzen_runtime.cli.resolve import ResolveOptions, resolve
 from obzen_runtime.cli.run import RunOptions, run
 from obzen_runtime.cli.runs import ListOptions, runs
 from obzen_runtime.cli.say import hint, say, silence
@@ -56,13 +59,16 @@ def _tell_version(options: Common) -> int:
 add(app, "run", RunOptions, run)
 add(app, "stop", StopOptions, stop)
 add(app, "resume", ResumeOptions, resume)
+add(app, "fork", ForkOptions, fork_run)
 add(app, "runs", ListOptions, runs)
 add(app, "inspect", InspectOptions, inspect)
 add(app, "dead-letters", LettersOptions, dead_letters)
+add(app, "resolve", ResolveOptions, resolve)
 add(app, "trace", TraceOptions, trace)
 add(app, "export", ExportOptions, export)
 add(app, "draw", DrawOptions, draw)
 add(_journal, "check", CheckOptions, journal_check)
+add(_journal, "repair", RepairOptions, journal_repair)
 app.add_typer(_journal, name="journal")
 add(app, "version", Common, _tell_version)
 

@@ -3,6 +3,7 @@
 from obzen_runtime.journal.artifacts import ArtifactStore
 from obzen_runtime.journal.base import Entry, Fsync, Interval, Journal, Level, Memory, Os, level_from, level_text
 from obzen_runtime.journal.check import CheckReport, StageCheck, check
+from obzen_runtime.journal.fork import Forked, fork
 from obzen_runtime.journal.manifest import MANIFEST_FORMAT, Manifest, read_manifest, write_manifest
 from obzen_runtime.journal.memory import MemoryJournal
 from obzen_runtime.journal.reader import SegmentReader
@@ -17,6 +18,7 @@ __all__ = [
     "ArtifactStore",
     "CheckReport",
     "Entry",
+    "Forked",
     "Fsync",
     "Interval",
     "Journal",
@@ -37,6 +39,7 @@ __all__ = [
     "StageCheck",
     "check",
     "find_run",
+    "fork",
     "level_from",
     "level_text",
     "list_runs",

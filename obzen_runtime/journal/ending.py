@@ -23,7 +23,7 @@ from obzen_runtime.journal.format import (
     seal_body,
     segment_name,
 )
-from obzen_runtime.journal.scan import Segment, Walk, first_link
+from obzen_runtime.journal.scan import Segment, Walk, damaged, first_link
 from obzen_runtime.journal.watermark import Marker, new_watermark
 from obzen_runtime.journal.writer import Identity, encode_frame
 from obzen_runtime.kernel import Files
@@ -55,14 +55,20 @@ class Ending(NamedTuple):
 
 
 def past_of(files: Files, segment: Segment, stop: int) -> Past:
-    """The whole frames of a segment that hold nothing beyond position `stop`. Its first link must be known."""
+    """The whole frames of a segment that hold nothing beyond position `stop`. Its first link must be known.
+
+    Raises `JournalDamaged` when one of them cannot be read.
+    """
     assert segment.link is not None
     last, link, end, headers = segment.header.base - 1, segment.link, SEGMENT_BYTES, bytearray()
-    for frame in Walk(files, segment).frames():
+    walk = Walk(files, segment)
+    for frame in walk.frames():
         if frame.header.base + frame.header.records - 1 > stop:
             break
         last, link, end = frame.header.base + frame.header.records - 1, frame.header.crc, frame.offset + frame.header.size
         headers += frame_header(frame.header, segment.header.salt)
+    if walk.fault is not None and last < stop:
+        raise damaged(segment.path, walk.fault, f"positions up to {stop} are wanted")
     return Past(files.read(segment.path, 0, end), last, link, segment.header.salt, bytes(headers))
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from obzen_runtime.events import KINDS, Dropped, Record, RunCancelled, RunCompleted, RunFailed, RunResumed, RunStarted
+from obzen_runtime.events import KINDS, Dropped, Record, RunCancelled, RunCompleted, RunFailed, RunForked, RunResumed, RunStarted
 from obzen_runtime.journal.artifacts import ArtifactStore
 from obzen_runtime.journal.base import Entry
 from obzen_runtime.journal.manifest import Manifest, read_manifest, write_manifest
@@ -18,7 +18,7 @@ RunState = Literal["running", "drained", "failed", "cancelled", "crashed", "dama
 """How a run stands. `crashed`: it did not say how it ended and nobody holds it. `damaged`: what it wrote cannot be read."""
 
 _ENDS: dict[type, RunState] = {RunCompleted: "drained", RunFailed: "failed", RunCancelled: "cancelled"}
-_TOLD = frozenset(number for number, kind in KINDS.items() if kind in {*_ENDS, RunStarted, RunResumed})
+_TOLD = frozenset(number for number, kind in KINDS.items() if kind in {*_ENDS, RunStarted, RunResumed, RunForked})
 
 
 class RunDirectory:
