@@ -14,8 +14,8 @@ from obzen_runtime.cli.fork import ForkOptions, fork_run
 from obzen_runtime.cli.inspect import InspectOptions, inspect
 from obzen_runtime.cli.letters import LettersOptions, dead_letters
 from obzen_runtime.cli.repair import RepairOptions, journal_repair
-from obzen_runtime.cli.resume import ResumeOptions, resume
 from obzen_runtime.cli.resolve import ResolveOptions, resolve
+from obzen_runtime.cli.resume import ResumeOptions, resume
 from obzen_runtime.cli.run import RunOptions, run
 from obzen_runtime.cli.runs import ListOptions, runs
 from obzen_runtime.cli.say import hint, say, silence

@@ -152,6 +152,7 @@ class _Errors(logging.Handler):
 def footer(report: Report, seconds: float) -> str:
     """How a run ended, where it is kept, and what can be asked of it."""
     letters = f", {report.dead_letters:,} dead letter{'s' if report.dead_letters > 1 else ''}" if report.dead_letters else ""
+    letters += f", {report.doubted:,} deliver{'ies' if report.doubted > 1 else 'y'} in doubt" if report.doubted else ""
     why = f" ({report.reason})" if report.state == "cancelled" and report.reason else ""
     lines = [f"{report.state}{why} {'before, nothing was left to do' if report.earlier else f'after {seconds:.2f} s'}{letters}"]
     if report.error is not None:
@@ -163,6 +164,8 @@ def footer(report: Report, seconds: float) -> str:
             lines.append(f"  obzen resume {place}")
         if report.dead_letters:
             lines.append(f"  obzen inspect {place} --type dead_letter")
+        if report.doubted:
+            lines.append(f"  obzen resolve {place}")
     return "\n".join(lines)
 
 

@@ -39,6 +39,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     earlier: bool = False
     """The run had drained before: nothing was done."""
 
+    @property
+    def doubted(self) -> int:
+        """Deliveries of which nobody knows whether they were made."""
+        return sum(stage.doubted for stage in self.stages.values())
+
 
 class FlowFailed(ObzenError):
     """A flow failed. `report` says how."""
@@ -55,6 +60,7 @@ class FlowFailed(ObzenError):
 def footer(report: Report) -> str:
     """What to look at next, for standard error."""
     letters = f", {report.dead_letters} dead letters" if report.dead_letters else ""
+    letters += f", {report.doubted} in doubt" if report.doubted else ""
     head = f"{report.state}{f' ({report.reason})' if report.state == 'cancelled' else ''}{letters}"
     if not report.directory:
         return head
