@@ -12,9 +12,11 @@ from obzen_runtime.host import FlowFailed, Handle, Report, StageReport, resume, 
 from obzen_runtime.journal import MemoryJournal, SegmentJournal
 from obzen_runtime.kernel import ErrorInfo, IdempotencyKey, ObzenError, Permanent, Retry, Transient
 from obzen_runtime.stages import (
+    At,
     Bad,
     Context,
     Copied,
+    Offset,
     Progress,
     Window,
     at_end,
@@ -34,6 +36,7 @@ from obzen_runtime.stages import (
 )
 
 __all__ = [
+    "At",
     "Bad",
     "Context",
     "Continue",
@@ -48,6 +51,7 @@ __all__ = [
     "Machine",
     "MemoryJournal",
     "ObzenError",
+    "Offset",
     "Permanent",
     "Progress",
     "Report",

@@ -6,6 +6,7 @@ from obzen_runtime.stages.delivery import Delivery
 from obzen_runtime.stages.edge import Edge, Entry, Inbox, Place, Window
 from obzen_runtime.stages.emit import AtEnd, Each, Emit, Every, at_end, each, every
 from obzen_runtime.stages.fingerprint import code_fingerprint, schema_fingerprint
+from obzen_runtime.stages.items import At, Bad, Offset
 from obzen_runtime.stages.join import How, Join, JoinStage, join
 from obzen_runtime.stages.letters import DeadLetters, LettersStage, dead_letters
 from obzen_runtime.stages.machines import (
@@ -26,7 +27,7 @@ from obzen_runtime.stages.machines import (
 from obzen_runtime.stages.node import Handling, Link, Node, OnError, Path, Port, Target, Threads, threads
 from obzen_runtime.stages.schema import Copied, Declared, Parameter, Signature, copied, payload_problem
 from obzen_runtime.stages.sink import Sink, SinkStage, sink
-from obzen_runtime.stages.source import Bad, Progress, Source, SourceStage, source
+from obzen_runtime.stages.source import Progress, Source, SourceStage, source
 from obzen_runtime.stages.stage import DEAD_LETTERS, Counters, Letters, Log, Stage
 from obzen_runtime.stages.standing import Standing
 from obzen_runtime.stages.stateful import Fold, Stateful, Top, fold, stage, stateful, top
@@ -35,6 +36,7 @@ from obzen_runtime.stages.transform import Transform, transform
 __all__ = [
     "DEAD_LETTERS",
     "TERMINAL",
+    "At",
     "AtEnd",
     "Bad",
     "BeginDrain",
@@ -67,6 +69,7 @@ __all__ = [
     "Link",
     "Log",
     "Node",
+    "Offset",
     "OnError",
     "Parameter",
     "Path",

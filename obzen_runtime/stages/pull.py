@@ -230,6 +230,8 @@ class Tasked(_Buffer):
 
     def close(self) -> None:
         self.closed = True
+        self._ahead = 0
+        self._room.set()
 
     async def pull(self) -> None:
         """The task's body. Items are handed over in batches when the source waits or a millisecond has passed."""
@@ -249,6 +251,8 @@ class Tasked(_Buffer):
         begun = self._clock.monotonic()
         try:
             async for item in self._items:
+                if self.closed:
+                    break
                 batch.append(item)
                 if flush is None:
                     flush = loop.call_soon(hand_over)

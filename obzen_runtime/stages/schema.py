@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final, NamedTuple, TypeVar, Union
 import msgspec
 
 from obzen_runtime.kernel import UsageError
+from obzen_runtime.stages.items import At
 
 __all__ = ["MISSING", "Copied", "Declared", "Parameter", "Signature", "copied", "declare", "hints_of", "payload_problem", "read_handler"]
 
@@ -196,6 +197,8 @@ def declare(annotation: Any) -> tuple[tuple[Declared, ...], bool]:
     """The members of a union as declared types, and whether None is one of them."""
     if annotation is Any or annotation is inspect.Parameter.empty or annotation is object:
         return (), False
+    if typing.get_origin(annotation) is At:
+        return declare(typing.get_args(annotation)[1])
     marked = typing.get_origin(annotation) is Annotated and any(extra is copied for extra in typing.get_args(annotation)[1:])
     bare = typing.get_args(annotation)[0] if marked else annotation
     if not marked and typing.get_origin(annotation) in (Union, types.UnionType):
