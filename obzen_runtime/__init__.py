@@ -6,7 +6,7 @@ with `@oz.source`, `square` a function with `@oz.transform` and `show` one with 
 
 from obzen_runtime.actor import Continue, Directive, Restart, SelfSupervised, Terminate, Transition
 from obzen_runtime.events import DeadLetter
-from obzen_runtime.flow import Flow, ignored
+from obzen_runtime.flow import Flow, ReplayReport, VerifyReport, ignored, replay, replaying, verify, verifying
 from obzen_runtime.fsm import Machine, on
 from obzen_runtime.host import FlowFailed, Handle, Report, StageReport, resume, run, start
 from obzen_runtime.journal import MemoryJournal, SegmentJournal
@@ -54,6 +54,7 @@ __all__ = [
     "Offset",
     "Permanent",
     "Progress",
+    "ReplayReport",
     "Report",
     "Restart",
     "Retry",
@@ -63,6 +64,7 @@ __all__ = [
     "Terminate",
     "Transient",
     "Transition",
+    "VerifyReport",
     "Window",
     "at_end",
     "copied",
@@ -73,6 +75,8 @@ __all__ = [
     "ignored",
     "join",
     "on",
+    "replay",
+    "replaying",
     "resume",
     "run",
     "sink",
@@ -83,4 +87,6 @@ __all__ = [
     "threads",
     "top",
     "transform",
+    "verify",
+    "verifying",
 ]

@@ -15,12 +15,14 @@ from obzen_runtime.cli.inspect import InspectOptions, inspect
 from obzen_runtime.cli.letters import LettersOptions, dead_letters
 from obzen_runtime.cli.repair import RepairOptions, journal_repair
 from obzen_runtime.cli.resolve import ResolveOptions, resolve
+from obzen_runtime.cli.replay import ReplayOptions, replay_run
 from obzen_runtime.cli.resume import ResumeOptions, resume
 from obzen_runtime.cli.run import RunOptions, run
 from obzen_runtime.cli.runs import ListOptions, runs
 from obzen_runtime.cli.say import hint, say, silence
 from obzen_runtime.cli.stop import StopOptions, stop
 from obzen_runtime.cli.trace import TraceOptions, trace
+from obzen_runtime.cli.verify import VerifyOptions, verify_runs
 from obzen_runtime.kernel import VERSION
 
 __all__ = ["app", "execute", "main"]
@@ -58,6 +60,8 @@ def _tell_version(options: Common) -> int:
 
 add(app, "run", RunOptions, run)
 add(app, "stop", StopOptions, stop)
+add(app, "replay", ReplayOptions, replay_run)
+add(app, "verify", VerifyOptions, verify_runs)
 add(app, "resume", ResumeOptions, resume)
 add(app, "fork", ForkOptions, fork_run)
 add(app, "runs", ListOptions, runs)

@@ -25,6 +25,8 @@ from obzen_runtime.stages.machines import (
     Suspend,
 )
 from obzen_runtime.stages.node import Handling, Link, Node, OnError, Path, Port, Target, Threads, threads
+from obzen_runtime.stages.outside import refused_by, refusing
+from obzen_runtime.stages.redo import Catcher, Redone, StoppedClock, finished, leftover, redo, take_over
 from obzen_runtime.stages.schema import Copied, Declared, Parameter, Signature, copied, payload_problem
 from obzen_runtime.stages.sink import Sink, SinkStage, sink
 from obzen_runtime.stages.source import Progress, Source, SourceStage, source
@@ -40,6 +42,7 @@ __all__ = [
     "AtEnd",
     "Bad",
     "BeginDrain",
+    "Catcher",
     "Codec",
     "Completed",
     "Context",
@@ -78,6 +81,7 @@ __all__ = [
     "Port",
     "Progress",
     "Ready",
+    "Redone",
     "Restarted",
     "Resume",
     "Signature",
@@ -89,6 +93,7 @@ __all__ = [
     "Standing",
     "Start",
     "Stateful",
+    "StoppedClock",
     "Suspend",
     "Target",
     "Threads",
@@ -102,14 +107,20 @@ __all__ = [
     "difference",
     "each",
     "every",
+    "finished",
     "fold",
     "join",
+    "leftover",
     "payload_problem",
+    "redo",
+    "refused_by",
+    "refusing",
     "schema_fingerprint",
     "sink",
     "source",
     "stage",
     "stateful",
+    "take_over",
     "threads",
     "top",
     "transform",
