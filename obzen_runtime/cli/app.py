@@ -8,6 +8,7 @@ import typer
 
 from obzen_runtime.cli.check import CheckOptions, journal_check
 from obzen_runtime.cli.command import EXIT_USAGE, Common, add, tell
+from obzen_runtime.cli.diff import DiffOptions, diff
 from obzen_runtime.cli.draw import DrawOptions, draw
 from obzen_runtime.cli.export import ExportOptions, export
 from obzen_runtime.cli.fork import ForkOptions, fork_run
@@ -69,6 +70,7 @@ add(app, "inspect", InspectOptions, inspect)
 add(app, "dead-letters", LettersOptions, dead_letters)
 add(app, "resolve", ResolveOptions, resolve)
 add(app, "trace", TraceOptions, trace)
+add(app, "diff", DiffOptions, diff)
 add(app, "export", ExportOptions, export)
 add(app, "draw", DrawOptions, draw)
 add(_journal, "check", CheckOptions, journal_check)

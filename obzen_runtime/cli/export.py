@@ -18,11 +18,11 @@ from obzen_runtime.cli.find import WhichOptions, near, which
 from obzen_runtime.cli.inspect import Events, check_stage, concerns
 from obzen_runtime.cli.say import hint
 from obzen_runtime.cli.show import Event, json_text, kind_of
-from obzen_runtime.events import Block, DeadLetter, Record, RunStarted, StageInfo
-from obzen_runtime.journal import SegmentReader
+from obzen_runtime.events import Block, DeadLetter, Record, StageInfo
+from obzen_runtime.journal import SegmentReader, run_started
 from obzen_runtime.kernel import UsageError
 
-__all__ = ["ExportOptions", "export", "lines", "started_of"]
+__all__ = ["ExportOptions", "export", "lines"]
 
 _EVENTS: frozenset[type[Record]] = frozenset({Block, DeadLetter})
 
@@ -77,17 +77,9 @@ async def _write(reader: SegmentReader, options: ExportOptions, stream: TextIO) 
     return count
 
 
-async def started_of(reader: SegmentReader) -> RunStarted | None:
-    """The first record of a run; None when it is no longer kept, or not written yet."""
-    async for entry in reader.read(0, 2):
-        if isinstance(entry.record, RunStarted):
-            return entry.record
-    return None
-
-
 async def lines(reader: SegmentReader, stage: str | None = None, *, records: bool = False) -> AsyncIterator[str]:
     """The lines for a journal. Raises `UsageError` for a stage that the run does not have."""
-    started = await started_of(reader)
+    started = await run_started(reader)
     infos: tuple[StageInfo, ...] = started.stages if started is not None else ()
     if started is not None:
         check_stage(started, stage)

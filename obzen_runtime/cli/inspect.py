@@ -16,7 +16,7 @@ from obzen_runtime.cli.find import WhichOptions, which
 from obzen_runtime.cli.say import hint, say
 from obzen_runtime.cli.show import Event, event_line, event_value, kind_of, payloads_of, record_line, record_value
 from obzen_runtime.events import KINDS, Block, Contract, DeadLetter, Receipt, Record, RunStarted, StageInfo
-from obzen_runtime.journal import Entry, SegmentReader
+from obzen_runtime.journal import Entry, SegmentReader, run_started
 from obzen_runtime.kernel import UsageError
 from obzen_runtime.lineage import History, Range, parents_of
 
@@ -158,10 +158,10 @@ def _letter(position: int, letter: DeadLetter) -> Event:
 
 async def show(reader: SegmentReader, selection: Selection, *, as_json: bool = False) -> AsyncGenerator[str, None]:
     """The lines for what is selected of a journal. Raises `UsageError` for a stage that the run does not have."""
-    started = [entry.record async for entry in reader.read(0, 2) if isinstance(entry.record, RunStarted)]
-    events = Events([info for first in started for info in first.stages], selection.stage)
-    for first in started:
-        check_stage(first, selection.stage)
+    started = await run_started(reader)
+    events = Events(started.stages if started is not None else (), selection.stage)
+    if started is not None:
+        check_stage(started, selection.stage)
     remembers = selection.events and events.remembers
     start = 0 if remembers or selection.start == 1 else selection.start
     async for entry in reader.read(start, selection.stop, kinds=selection.read):

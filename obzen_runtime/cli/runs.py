@@ -42,6 +42,12 @@ class RunLine(msgspec.Struct, frozen=True, kw_only=True):
     """Events its sources wrote, as far as the end of the log tells."""
     size: int = 0
     """Bytes of all its files."""
+    epoch: int = 1
+    """Processes that worked on it, one after the other."""
+    origin: str = ""
+    """The run it was forked from, or whose dead letters it takes up."""
+    requeue: bool = False
+    """It takes up dead letters."""
 
 
 def runs(options: ListOptions) -> int:
@@ -89,6 +95,9 @@ async def line_of(summary: RunSummary) -> RunLine:
         seconds=max(0, ended - began) / 1000 if ended and began else None,
         events=_events([entry.record for entry in tail], sources),
         size=sizes(run.path),
+        epoch=max(1, run.epoch),
+        origin=(manifest.origin or "") if manifest is not None else "",
+        requeue=manifest is not None and "requeue" in manifest.options,
     )
 
 
@@ -116,13 +125,22 @@ def sizes(directory: Path) -> int:
 
 def _table(found: list[RunLine]) -> str:
     rows = [("run", "flow", "state", "started", "seconds", "events", "size"), *map(_cells, found)]
+    notes = ["", *map(_note, found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
             cell.rjust(wide) if column > 3 else cell.ljust(wide) for column, (cell, wide) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in rows
+        + (f"  {note}" if note else "")
+        for row, note in zip(rows, notes, strict=True)
     )
+
+
+def _note(run: RunLine) -> str:
+    """What is worth knowing of a run that is not like others."""
+    came = f"letters of {run.origin}" if run.requeue else f"fork of {run.origin}" if run.origin else ""
+    resumed = f"epoch {run.epoch}" if run.epoch > 1 else ""
+    return ", ".join(filter(None, (came, resumed)))
 
 
 def _cells(run: RunLine) -> tuple[str, ...]:

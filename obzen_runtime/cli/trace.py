@@ -16,7 +16,6 @@ import typer
 
 from obzen_runtime.cli.ancestry import Ancestors, Map, found_in
 from obzen_runtime.cli.exact import Keyed, Watch, keyed_stages
-from obzen_runtime.cli.export import started_of
 from obzen_runtime.cli.find import WhichOptions, which
 from obzen_runtime.cli.loading import load_started
 from obzen_runtime.cli.say import hint, say
@@ -24,7 +23,7 @@ from obzen_runtime.cli.show import clock_text, json_text, plain, short
 from obzen_runtime.descent import Descent, Found, Given, Leaf
 from obzen_runtime.events import Block, DeadLetter, Record, StageInfo
 from obzen_runtime.flow import Requeue, source_name
-from obzen_runtime.journal import Manifest, RunDirectory, SegmentReader
+from obzen_runtime.journal import Manifest, RunDirectory, SegmentReader, run_started
 from obzen_runtime.kernel import NotFound, ObzenError, UsageError
 from obzen_runtime.stages import code_fingerprint
 
@@ -115,7 +114,7 @@ def _keyed(run: RunDirectory) -> dict[str, Keyed]:
 
 async def traced(reader: SegmentReader, event: tuple[str, int], *, few: int, depth: int, exact: dict[str, Keyed]) -> Story:
     """Follow an event both ways. Raises `NotFound` when there is none of that name."""
-    started = await started_of(reader)
+    started = await run_started(reader)
     infos: Sequence[StageInfo] = started.stages if started is not None else ()
     known = Map(infos)
     given: dict[str, Given] = {}

@@ -67,6 +67,15 @@ class RunDirectory:
         """See `manifest.read_manifest`."""
         return read_manifest(self.manifest_path, files=self._files)
 
+    @property
+    def epoch(self) -> int:
+        """How many processes have opened the run to write it: 1, and one more each time it was gone on with; 0 when that cannot be read."""
+        try:
+            found = Place(self.path).read_epoch(self._files)
+        except ObzenError:
+            return 0
+        return found.number if found is not None else 0
+
     def state(self) -> RunState:
         """How the run stands: judged from who holds the lock and from the last records."""
         place = Place(self.path)

@@ -3,7 +3,9 @@
 import pytest
 
 from obzen_runtime.cli.runs import sizes
-from tests.cli.kit import HEAD, HELLO, refused
+from tests.cli.kit import HEAD, HELLO, LETTERS, refused, spawn
+
+KILLED = HELLO.replace('print("got", n)', "import os\n    os.kill(os.getpid(), 9)")
 
 
 def listed(obzen, *arguments):
@@ -60,3 +62,24 @@ def test_a_damaged_run_is_listed_with_what_is_wrong_and_hides_no_other(obzen, br
     else:
         assert found["broken"]["state"] == "damaged"
         assert "broken" in ended.err
+
+
+def test_a_run_that_was_gone_on_with_and_one_that_comes_from_another_say_so(obzen):
+    obzen.run(LETTERS, "-q", "--run-id", "old")
+    assert obzen("dead-letters", "old", "--requeue", "-q", "--run-id", "new").code == 0
+    obzen.write(KILLED, "killed.py")
+    assert spawn("run", "killed.py", "-q", "--run-id", "twice", cwd=obzen.folder).wait(timeout=30) == -9
+    obzen.write(KILLED.replace("os.kill(os.getpid(), 9)", "pass"), "killed.py")
+    assert obzen("resume", "twice", "-q").code == 0
+    rows = {line.split()[0]: line for line in obzen("runs").out.splitlines()}
+    assert rows["new"].endswith("  letters of old")
+    assert rows["twice"].endswith("  epoch 2")
+    assert rows["old"].endswith("B")
+    found = listed(obzen)
+    assert [(found[name]["epoch"], found[name]["origin"], found[name]["requeue"]) for name in ("old", "new", "twice")] == [
+        (1, "", False),
+        (1, "old", True),
+        (2, "", False),
+    ]
+    shown = obzen("inspect", "twice", "--type", "run").out.splitlines()
+    assert [line.split()[2] for line in shown] == ["run.started", "run.resumed", "run.completed"]
