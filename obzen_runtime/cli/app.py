@@ -15,12 +15,13 @@ from obzen_runtime.cli.fork import ForkOptions, fork_run
 from obzen_runtime.cli.inspect import InspectOptions, inspect
 from obzen_runtime.cli.letters import LettersOptions, dead_letters
 from obzen_runtime.cli.repair import RepairOptions, journal_repair
-from obzen_runtime.cli.resolve import ResolveOptions, resolve
 from obzen_runtime.cli.replay import ReplayOptions, replay_run
+from obzen_runtime.cli.resolve import ResolveOptions, resolve
 from obzen_runtime.cli.resume import ResumeOptions, resume
 from obzen_runtime.cli.run import RunOptions, run
 from obzen_runtime.cli.runs import ListOptions, runs
 from obzen_runtime.cli.say import hint, say, silence
+from obzen_runtime.cli.simulate import SimulateOptions, simulate
 from obzen_runtime.cli.stop import StopOptions, stop
 from obzen_runtime.cli.trace import TraceOptions, trace
 from obzen_runtime.cli.verify import VerifyOptions, verify_runs
@@ -73,6 +74,7 @@ add(app, "trace", TraceOptions, trace)
 add(app, "diff", DiffOptions, diff)
 add(app, "export", ExportOptions, export)
 add(app, "draw", DrawOptions, draw)
+add(app, "simulate", SimulateOptions, simulate)
 add(_journal, "check", CheckOptions, journal_check)
 add(_journal, "repair", RepairOptions, journal_repair)
 app.add_typer(_journal, name="journal")

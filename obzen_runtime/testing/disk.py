@@ -66,6 +66,12 @@ class Faults:
         """The most bytes that one write takes, so that an append becomes several writes; None: no limit."""
         self.die_at: int | None = None
         """Number of the operation (from 1, over all kinds) instead of which the process dies; None: it lives."""
+        self.torn = 0.0
+        """How much of its data (0 … 1) still goes through when that operation is a write."""
+        self.fail_at: tuple[int, int] | None = None
+        """Number of an operation (as `die_at`) that fails once, and with which errno."""
+        self.failed = False
+        """Whether `fail_at` was reached."""
         self._plans: list[tuple[Operation, int, int, bool]] = []
         self._counts: dict[Operation, int] = {}
         self._dead = False
@@ -90,9 +96,18 @@ class Faults:
             raise Crashed
         self.calls.append((operation, path))
         number = self._counts[operation] = self._counts.get(operation, 0) + 1
+        if self.fail_at is not None and len(self.calls) == self.fail_at[0]:
+            self.failed = True
+            raise OSError(self.fail_at[1], os.strerror(self.fail_at[1]), str(path))
         for failing, when, code, forever in self._plans:
             if failing == operation and (number == when or (forever and number > when)):
                 raise OSError(code, os.strerror(code), str(path))
+
+    def last_words(self, data: bytes) -> bytes:
+        """What of a write goes through in whose middle the process dies."""
+        if self._dead:
+            return b""
+        return data[: round(len(data) * self.torn)] if self.die_at == len(self.calls) + 1 else b""
 
     def spend(self, data: bytes) -> bytes:
         """What of the data still goes through; the process is dead when it is not all of it."""
@@ -288,6 +303,7 @@ class _Append:
         data = b"".join(buffers)
         size = self._faults.chunk or len(data)
         for start in range(0, len(data), size):
+            self._node.live += self._faults.last_words(data[start : start + size])
             self._faults.step("write", self._path)
             piece = data[start : start + size]
             allowed = self._faults.spend(piece)

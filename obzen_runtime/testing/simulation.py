@@ -1,0 +1,340 @@
+"""Simulate a flow: its real code through drawn crashes, seed by seed, and every promise checked after each.
+
+A seed is a history: processes that live one after the other on one simulated machine, each but the last ended by a
+crash that the seed draws, then one without faults that must finish. A history is held to undisturbed ones, to what was
+acknowledged in it, and to the classes of delivery that sinks declare. One that fails is made smaller as long as it
+fails, and told as a story.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from obzen_runtime.flow import Flow
+from obzen_runtime.journal import Fsync, Interval, Level, level_from
+from obzen_runtime.kernel import FlowInvalid
+from obzen_runtime.stages import Sink, Transform
+from obzen_runtime.testing.disk import SimulatedDisk
+from obzen_runtime.testing.evidence import Reference, Sinks, differences, entries_on, evidence_on, references, rules, sinks
+from obzen_runtime.testing.life import RUN, Bounds, Life, Machine, quiet
+from obzen_runtime.testing.plan import Measure, Plan, drawn, exhaustive, smaller
+from obzen_runtime.testing.stands import staged
+from obzen_runtime.testing.story import chapter, preface
+
+__all__ = ["Options", "SimulationReport", "Simulator", "Violation", "simulate"]
+
+_UNDISTURBED = 3
+"""Runs without crashes that a history is held to."""
+_FIRST = Bounds(seconds=30 * 86_400.0, callbacks=20_000_000)
+_TRIES = 80
+"""Runs that making a failure smaller may take."""
+_REFERENCES = 16
+"""How much more a source may give that only feeds the reference side of joins."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a flow is simulated."""
+
+    items: int | None = 300
+    """Items each source gives at the most; None: all. A seed takes a part of it."""
+    durability: str = "os"
+    """Level of the journal: `os`, `interval(ms)` or `fsync`."""
+    real: bool = False
+    """Call the sinks' own handlers instead of stand-ins."""
+
+    def __post_init__(self) -> None:
+        if self.items is not None and self.items < 1:
+            raise ValueError(f"items={self.items}: give at least 1")
+
+
+class Violation(msgspec.Struct, frozen=True, kw_only=True):
+    """A promise that a history breaks."""
+
+    seed: int
+    plan: Plan
+    """The smallest plan found that fails."""
+    problems: tuple[str, ...]
+    """What is wrong, in sentences."""
+    story: tuple[str, ...]
+    """What happened, line by line."""
+
+
+class SimulationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a simulation found."""
+
+    seeds: int
+    """Histories that were tried."""
+    processes: int
+    """Simulated processes that lived in them."""
+    violation: Violation | None = None
+    """The first that failed; nothing is tried after it."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no promise was broken."""
+        return self.violation is None
+
+    def __str__(self) -> str:
+        if self.violation is None:
+            return f"{self.seeds} seeds, 0 violations"
+        found = self.violation
+        return "\n".join([f"seed {found.seed}:", *(f"  {each}" for each in found.problems), *found.story])
+
+
+class History(NamedTuple):
+    """A run through its crashes, and what is wrong with it."""
+
+    machine: Machine
+    problems: list[str]
+    story: list[str]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of every byte of the journal that the history left."""
+        digest, disk = hashlib.sha256(), self.machine.disk
+        for path in disk.paths:
+            if path.suffix == ".seg":
+                digest.update(disk.content(path))
+        return digest.hexdigest()
+
+
+class Simulator:
+    """A flow, ready to be put through histories. Raises `FlowInvalid` when it does not even drain undisturbed."""
+
+    def __init__(self, flow: Flow, options: Options | None = None) -> None:
+        self.flow = flow
+        self.options = options or Options()
+        self.level = level_from(self.options.durability)
+        self.processes = 0
+        self._known: dict[int | None, _Known] = {}
+        nodes = flow.topology.nodes
+        self._stages = [
+            name for name, node in nodes.items() if isinstance(node, Transform) or (isinstance(node, Sink) and not node.simulate)
+        ]
+
+    # -- histories ------------------------------------------------------------------------------
+
+    def plan(self, seed: int) -> Plan:
+        """What the seed draws."""
+        items = self.options.items
+        part = items if items is None else max(1, items // (1, 1, 3, 20)[seed % 4])
+        return drawn(seed, part, self._measured(part), restarts=self.flow.restart.max > 0)
+
+    def exhaustive(self, seed: int) -> Iterator[Plan]:
+        """A plan for each append of the seed's undisturbed run: killed right behind it."""
+        quiet_plan = msgspec.structs.replace(self.plan(seed), items=self.options.items, crashes=(), troubles=())
+        machine = self._history(quiet_plan, told=False).machine
+        writes = [number for number, (operation, _) in enumerate(machine.disk.faults.calls, 1) if operation == "write"]
+        yield from exhaustive(quiet_plan, writes)
+
+    def history(self, plan: Plan, *, told: bool = False) -> History:
+        """Live through the plan; with `told` the story comes with it."""
+        with quiet():
+            return self._history(plan, told=told)
+
+    def violation(self, plan: Plan) -> Violation | None:
+        """What the plan's history breaks, made smaller and told; None when it breaks nothing."""
+        if not self.history(plan).problems:
+            return None
+        least = self._shrunk(plan)
+        found = self.history(least, told=True)
+        return Violation(seed=plan.seed, plan=least, problems=tuple(found.problems), story=tuple(found.story))
+
+    def _shrunk(self, plan: Plan) -> Plan:
+        tries = 0
+        while True:
+            items = plan.items
+            fewer = [msgspec.structs.replace(plan, items=less) for less in (1, 3, 10, 30, 100) if items is None or less < items]
+            for candidate in [*fewer, *smaller(plan)]:
+                tries += 1
+                if tries > _TRIES:
+                    return plan
+                if self.history(candidate).problems:
+                    plan = candidate
+                    break
+            else:
+                return plan
+
+    def _history(self, plan: Plan, *, told: bool) -> History:
+        known = self._references(plan.items)
+        machine = Machine(plan, self.options.durability)
+        flow = self._staged(plan.items, machine)
+        teller = _Teller(machine) if told else None
+        problems: list[str] = []
+        acknowledged = _Acknowledged(self.level)
+        for crash in (*plan.crashes, None):
+            life = machine.live(flow, crash, known.bounds)
+            self.processes += 1
+            problems += acknowledged.missing(machine.disk)
+            if teller is not None:
+                teller.tell(life)
+            if life.ending == "drained" or problems:
+                break
+            if life.crash is None:
+                if not (self._lossy(machine) and life.error is not None and life.error.code == "sink_changed"):
+                    problems.append(_unexpected(life))
+                break
+            acknowledged.note(life, machine.disk)
+            machine.after(life.crash, life.number)
+        if not problems and machine.lives[-1].ending == "drained":
+            problems += self._judge(machine, flow, known.reference)
+        story = [preface(plan), *(teller.lines if teller is not None else ())]
+        return History(machine, problems, story)
+
+    def _judge(self, machine: Machine, flow: Flow, reference: Reference) -> list[str]:
+        evidence = evidence_on(machine.disk)
+        handle = machine.lives[-1].handle
+        assert handle is not None
+        wired = handle.pipeline.wired
+        broken = sum(each.seconds < 0 for each in machine.plan.troubles)
+        crashes = sum(life.crash is not None for life in machine.lives) + broken
+        problems = [*rules(machine.disk, evidence), *differences(reference, evidence)]
+        if not self.options.real:
+
+            def declared(stage: str, index: int) -> type:
+                return wired.log.codecs[stage].declared[index].origin
+
+            known = Sinks(reference, evidence, machine.world.places, wired.edges, declared, crashes, self._lossy(machine))
+            problems += sinks(self.flow, known)
+        return problems
+
+    def _lossy(self, machine: Machine) -> bool:
+        """Whether the journal was allowed to lose its tail. A transactional sink may then know more than the run, and refuses it."""
+        return not isinstance(self.level, Fsync) and any(life.crash is not None and life.crash.kind == "power" for life in machine.lives)
+
+    # -- undisturbed ----------------------------------------------------------------------------
+
+    def _staged(self, items: int | None, machine: Machine) -> Flow:
+        return staged(self.flow, machine.troubles, items=partial(_most, self.flow, items), real=self.options.real)
+
+    def _measured(self, items: int | None) -> Measure:
+        with quiet():
+            known = self._references(items)
+        return Measure(known.operations, self._stages, max(1, known.calls))
+
+    def _references(self, items: int | None) -> "_Known":
+        if items not in self._known:
+            self._known[items] = self._undisturbed(items)
+        return self._known[items]
+
+    def _undisturbed(self, items: int | None) -> "_Known":
+        lives: list[Life] = []
+        runs = []
+        operations = 0
+        for number in range(_UNDISTURBED):
+            plan = Plan(seed=-1 - number, items=items, jitter=float(number), look=(2e-5, 1e-6, 1e-4)[number], delay=0.001 * number)
+            machine = Machine(plan, self.options.durability)
+            life = machine.live(self._staged(items, machine), None, _FIRST)
+            if life.ending != "drained":
+                raise FlowInvalid(
+                    f"flow {self.flow.name!r} does not drain even without a crash: {_unexpected(life)}",
+                    remedy="A simulation needs sources that end (or --items) and handlers that work offline.",
+                )
+            operations = max(operations, len(machine.disk.faults.calls))
+            lives.append(life)
+            runs.append((evidence_on(machine.disk), machine.world.places))
+        bounds = Bounds(max(life.seconds for life in lives) * 20 + 3600.0, max(life.ran for life in lives) * 50 + 100_000)
+        calls = max((len(stream) for stream in runs[0][0].streams.values()), default=1)
+        return _Known(references(self.flow, runs), bounds, operations, calls)
+
+
+class _Known(NamedTuple):
+    reference: Reference
+    bounds: Bounds
+    operations: int
+    calls: int
+
+
+def _most(flow: Flow, items: int | None, source: str) -> int | None:
+    """How many items this source may give: more where it only feeds the reference side of joins."""
+    if items is None:
+        return None
+    arcs = flow.topology.downstream(source)
+    return items * _REFERENCES if arcs and all(arc.port == "reference" for arc in arcs) else items
+
+
+def _unexpected(life: Life) -> str:
+    """An end that nothing planned explains."""
+    error = f": {life.error.message}" if life.error is not None else ""
+    match life.ending:
+        case "refused":
+            return f"the journal did not open again: {life.why}"
+        case "stuck":
+            return f"process {life.number + 1} never ended: {life.why}"
+    return f"process {life.number + 1} ended {life.ending}{error}"
+
+
+class _Acknowledged:
+    """What was acknowledged so far, and must be found by every later process."""
+
+    def __init__(self, level: Level) -> None:
+        self._level = level
+        self._kept: list[tuple[Any, int, bytes]] = []
+
+    def note(self, life: Life, disk: SimulatedDisk) -> None:
+        """A process ended: what it was told is there, as far as its end and the level promise it."""
+        crash = life.crash
+        assert crash is not None
+        upto = life.head
+        if crash.kind == "power":
+            self._kept.clear()
+            match self._level:
+                case Fsync():
+                    upto = life.synced
+                case Interval(ms=ms):
+                    old = life.marks[-1].at - ms / 1000 if life.marks else 0.0
+                    upto = max([life.synced, *(mark.position for mark in life.marks if mark.at < old and life.synced >= mark.position)])
+                case _:
+                    upto = life.synced
+        ends: dict[Any, int] = {}
+        for mark in life.marks:
+            if mark.position <= upto:
+                ends[mark.path] = mark.size
+        self._kept += [(path, size, disk.content(path)[:size]) for path, size in ends.items()]
+
+    def missing(self, disk: SimulatedDisk) -> list[str]:
+        """What is not there any more."""
+        wrong = []
+        for path, size, content in self._kept:
+            now = disk.content(path)[:size] if path in disk.paths else b""
+            if now != content:
+                wrong.append(f"acknowledged records are gone: {path.name} holds {len(now):,} of their {size:,} bytes unchanged")
+        return wrong
+
+
+class _Teller:
+    """Tells each process as it ends."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.lines: list[str] = []
+
+    def tell(self, life: Life) -> None:
+        """Add the lines of this process."""
+        disk = self._machine.disk
+        entries = entries_on(disk) if disk.killed().exists(RUN / "EPOCH") else []
+        calls = disk.faults.calls
+        began = life.marks[0].position - 1 if life.marks else entries[-1].position if entries else 0
+        self.lines += chapter(life, entries, began, calls[-1] if calls else None)
+
+
+def simulate(
+    flow: Flow, seeds: int | Iterable[int] = 200, *, options: Options | None = None, told: Callable[[int], Any] = int
+) -> SimulationReport:
+    """Put a flow through this many seeds, or these, and stop at the first that breaks a promise.
+
+    `told(n)` is called after each of them. In a test suite: `report = simulate(flow, 500); assert report.passed, report`.
+    Raises `FlowInvalid` when the flow does not drain without crashes, `UsageError` inside a running loop.
+    """
+    simulator = Simulator(flow, options)
+    tried = 0
+    for seed in range(seeds) if isinstance(seeds, int) else seeds:
+        tried += 1
+        found = simulator.violation(simulator.plan(seed))
+        if found is not None:
+            return SimulationReport(seeds=tried, processes=simulator.processes, violation=found)
+        told(tried)
+    return SimulationReport(seeds=tried, processes=simulator.processes)
