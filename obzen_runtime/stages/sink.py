@@ -200,7 +200,7 @@ class SinkStage(Handled):
     def _settle_orders(self) -> None:
         """What was decided about events behind the cursor is to be done; what only stays in doubt is not."""
         behind = {key for key in self.doubted if key[1] < self.next.get(key[0], 0)}
-        self._orders = sorted(key for key in behind if self.doubted[key] != "doubted")
+        self._orders = sorted(key for key in behind if self.doubted[key] != "doubted" and not self.silent)
         self.doubted = {key: outcome for key, outcome in self.doubted.items() if key not in behind or outcome != "doubted"}
 
     async def initialize(self) -> None:
@@ -538,8 +538,11 @@ class SinkStage(Handled):
         except BaseException:
             self.place = before
             raise
-        if self.doubted and entry is not None:
-            self.doubted.pop((entry.edge.source, entry.ordinal(entry.done)), None)
+        if self.doubted:
+            for taken in inputs:
+                if isinstance(taken, Slice):
+                    for ordinal in range(taken.start, taken.stop):
+                        self.doubted.pop((taken.upstream, ordinal), None)
 
 
 async def _result(done: Any) -> Any:

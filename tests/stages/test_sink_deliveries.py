@@ -1,15 +1,17 @@
 """Four classes of delivery, through deaths at every append: what is repeated, what is known again, what is never repeated."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pytest
 
 import obzen_runtime as oz
-from obzen_runtime.events import ActorCompleted, Checkpoint, DeliveryIntent, DeliveryResolved, Receipt, Slice
+from obzen_runtime.events import ActorCompleted, Checkpoint, DeliveryIntent, DeliveryResolved, Receipt, RunForked, RunStarted, Slice
 from obzen_runtime.flow import pipeline as pipelines
+from obzen_runtime.journal import Fsync
 from obzen_runtime.kernel import JournalFailed, UsageError
-from obzen_runtime.stages import code_fingerprint
+from obzen_runtime.stages import SinkStage, code_fingerprint
 from tests.flow.kit import ints, play
 
 
@@ -395,12 +397,11 @@ def test_what_is_decided_about_a_drained_run_is_done_by_the_next_process_once(ou
         assert (played.state, played.error) == ("drained", None)
         assert sent.count(3) == (2 if outcome == "deliver" else 1)
         assert [letter.event for letter in played.of(oz.DeadLetter)] == ([5, 3] if outcome == "dead" else [5])
-    if outcome != "delivered":
-        assert played.pipeline.stages["send"].counters.doubted == 0
-        assert terminal(played)[3] == 2, "one that says in doubt, one that ends it"
+    assert played.pipeline.stages["send"].counters.doubted == 0
+    assert terminal(played)[3] == 2, "one that says in doubt, one that ends it"
 
 
-@pytest.mark.parametrize("outcome", ["deliver", "dead"])
+@pytest.mark.parametrize("outcome", ["delivered", "deliver", "dead"])
 @DEATHS
 def test_what_is_decided_is_done_once_whatever_append_the_next_process_died_at(outcome, written):
     for death in range(40):
@@ -494,3 +495,118 @@ def test_two_writers_into_one_sink_are_told_apart():
 
     sound(play(oz.Flow("f", [ints(3), more] >> pay)))
     assert sorted(keys) == sorted(f"run/pay/{source}@{n}" for source in ("s", "more") for n in range(3))
+
+
+# -- level fsync ------------------------------------------------------------------------------------
+
+
+class Synced(oz.MemoryJournal):
+    """A journal of level fsync whose receipts are noted."""
+
+    def __init__(self, log):
+        super().__init__(keep=True)
+        self.log = log
+
+    @property
+    def level(self):
+        return Fsync()
+
+    def append(self, records, **options):
+        self.log.extend("receipt" for each in records if isinstance(each, Receipt) and any(isinstance(one, Slice) for one in each.inputs))
+        return super().append(records, **options)
+
+
+@pytest.mark.parametrize("level", ["fsync", "memory"])
+def test_at_level_fsync_what_was_flushed_is_synced_before_its_receipt(level):
+    log: list[str] = []
+
+    @oz.sink
+    class File:
+        def write(self, n: int) -> None:
+            log.append("write")
+
+        def flush(self) -> None:
+            log.append("flush")
+
+        def sync(self) -> None:
+            log.append("sync")
+
+        def position(self) -> int:
+            log.append("position")
+            return 0
+
+        def resume(self, position: int | None) -> None: ...
+
+    journal = Synced(log) if level == "fsync" else None
+    sound(play(oz.Flow("f", ints(30) >> File, window=oz.Window(events=4)), journal=journal, real=True))
+    assert log.count("write") == 30
+    if level == "memory":
+        assert "sync" not in log
+        return
+    for place, told in enumerate(log):
+        if told == "receipt":
+            assert log[place - 3 : place] == ["flush", "sync", "position"]
+    assert log.count("receipt") >= 8
+
+
+def test_a_sync_that_fails_fails_the_flow_and_its_events_have_no_receipt():
+    log: list[str] = []
+    closed = []
+
+    @oz.sink
+    class Full:
+        def write(self, n: int) -> None: ...
+
+        def sync(self) -> None:
+            raise OSError(28, "No space left on device")
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None:
+            closed.append(1)
+
+    played = play(oz.Flow("f", ints(3) >> Full), journal=Synced(log), real=True)
+    assert played.state == "failed"
+    assert "No space left" in played.error.message
+    assert log == []
+    assert closed == [1]
+
+
+# -- what takes its inputs and calls nobody -----------------------------------------------------------
+
+
+def test_the_sinks_of_a_fork_that_may_not_deliver_take_their_inputs_and_call_nobody():
+    made = []
+
+    @oz.sink
+    class Loud:
+        def __init__(self) -> None:
+            made.append(self)
+
+        def write(self, n: int) -> None:
+            made.append(n)
+
+    journal = oz.MemoryJournal(keep=True)
+    flow = oz.Flow("f", ints(5) >> Loud)
+    journal.append([RunStarted("origin", "f", 1), RunForked("run", "origin", 1)])
+    played = play(flow, journal=journal)
+    sound(played)
+    assert made == []
+    assert terminal(played) == Counter(range(5))
+
+
+def test_a_step_that_may_fail_whole_is_no_larger_than_its_letters_may_be_together(monkeypatch):
+    monkeypatch.setattr(sys.modules[SinkStage.__module__], "LARGEST", 3000)
+    sizes = []
+
+    @oz.transform
+    def text(n: int) -> str:
+        return "x" * 1000
+
+    @oz.sink(batch=50)
+    def store(batch: list[str]) -> None:
+        sizes.append(len(batch))
+
+    sound(play(oz.Flow("f", ints(40) >> text >> store, window=oz.Window(events=1))))
+    sound(play(oz.Flow("f", ints(40) >> text >> store, window=oz.Window(events=8))))
+    assert max(sizes) <= 8
