@@ -29,12 +29,14 @@ from obzen_runtime.events import (
 )
 from obzen_runtime.flow.builder import Wired
 from obzen_runtime.journal import Journal
-from obzen_runtime.stages import DEAD_LETTERS, Edge, Place, Standing
+from obzen_runtime.stages import DEAD_LETTERS, Edge, Place, SinkStage, Standing
 
 __all__ = ["Past", "read_past"]
 
 _NO_OUTPUT = frozenset({"dead", "skipped"})
 """Reasons for giving no output that are not counted as dropped."""
+_DECIDED = frozenset({"delivered", "deliver", "dead"})
+"""What a person's word on a delivery may be; a sink acts on it once, when the run goes on."""
 
 
 class Waiting(NamedTuple):
@@ -94,7 +96,7 @@ class Past:
     @property
     def over(self) -> bool:
         """Whether nothing is left to do: it drained, and no delivery was ordered since."""
-        ordered = any(outcome in ("deliver", "dead") for standing in self.standings.values() for outcome in standing.doubted.values())
+        ordered = any(outcome in _DECIDED for standing in self.standings.values() for outcome in standing.doubted.values())
         return self.completed and not ordered
 
     def begin(self, position: int, checkpoint: Checkpoint) -> None:
@@ -107,6 +109,9 @@ class Past:
             standing.counters = dict(checkpoint.counters.get(name, {}))
             standing.ends = {upstream: end for upstream, end in checkpoint.taken_ends.get(name, {}).items() if end == "natural"}
             standing.drained = checkpoint.ends.get(name) == "natural"
+            for event, outcome in checkpoint.doubted.get(name, {}).items():
+                upstream, _, ordinal = event.rpartition("@")
+                standing.doubted[upstream, int(ordinal)] = outcome
         for queue in self.queues:
             queue.delivered, queue.accounted = checkpoint.edges.get(queue.edge.name, (0, 0))
 
@@ -179,21 +184,33 @@ class Past:
 
     def _stepped(self, stage: str, record: Block | Receipt) -> None:
         standing = self.standings[stage]
+        if isinstance(record, Receipt):
+            self._settled(standing, record)
         if record.cursor is not None:
             self._count(stage, "received", record.cursor.taken - standing.cursor.taken)
             standing.cursor = record.cursor
         for lost in record.errors:
-            if lost.reason not in _NO_OUTPUT:
+            if lost.reason == "doubted":
+                self._count(stage, "doubted", sum(1 for _ in expand(lost.runs)))
+            elif lost.reason not in _NO_OUTPUT:
                 self._count(stage, "dropped", sum(1 for _ in expand(lost.runs)))
         for taken in record.inputs:
             match taken:
                 case Slice(upstream=upstream, stop=stop) if taken.start < stop:
                     queue = self._in[stage, upstream]
                     queue.accounted += queue.pass_to(stop)
-                    for ordinal in range(taken.start, stop) if standing.doubted else ():
-                        standing.doubted.pop((upstream, ordinal), None)
                 case End(upstream=upstream, end="natural"):
                     standing.ends[upstream] = "natural"
+
+    def _settled(self, standing: Standing, receipt: Receipt) -> None:
+        """What has a receipt is not open any more; one for an event that was passed before ends a doubt."""
+        for taken in receipt.inputs:
+            match taken:
+                case Slice(upstream=upstream, start=start, stop=stop) if start < stop:
+                    for ordinal in range(start, stop) if standing.doubted else ():
+                        standing.doubted.pop((upstream, ordinal), None)
+                    if stop <= standing.cursor.next.get(upstream, 0):
+                        self._count(receipt.stage, "doubted", start - stop)
 
     def _count(self, stage: str, name: str, count: int) -> None:
         if stage in self.standings:
@@ -205,6 +222,8 @@ class Past:
         wired = self._wired
         wired.log.letters.count = self.letters
         for name, stage in wired.stages.items():
+            if isinstance(stage, SinkStage):
+                stage.silent = self.silent
             stage.restore(self.standings[name])
         for queue in self.queues:
             edge = queue.edge
