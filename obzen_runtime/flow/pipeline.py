@@ -480,6 +480,7 @@ class Pipeline:
             floor=self._floor(),
             taken_ends={stage.name: dict(stage.ends) for stage in stages if stage.ends},
             edges={edge.name: (edge.delivered, edge.accounted) for edge in edges},
+            snapshots={stage.name: stage.snapshot_at for stage in stages if stage.snapshot_at},
             doubted={
                 stage.name: {f"{upstream}@{ordinal}": outcome for (upstream, ordinal), outcome in stage.doubted.items()}
                 for stage in stages

@@ -33,7 +33,7 @@ from obzen_runtime.stages import DEAD_LETTERS, Edge, Place, SinkStage, Standing
 
 __all__ = ["Past", "read_past"]
 
-_NO_OUTPUT = frozenset({"dead", "skipped"})
+_NO_OUTPUT = frozenset({"dead", "skipped", "undecodable"})
 """Reasons for giving no output that are not counted as dropped."""
 _DECIDED = frozenset({"delivered", "deliver", "dead"})
 """What a person's word on a delivery may be; a sink acts on it once, when the run goes on."""
@@ -130,6 +130,8 @@ class Past:
                 self._stepped(stage, record)
             case DeadLetter():
                 self._lettered(position, record, new)
+            case Snapshot(actor=actor) if new and actor in self.standings:
+                self.standings[actor].snapshot, self.standings[actor].snapshot_at = record, position
             case _ if new:
                 self._told(record)
 
@@ -137,8 +139,6 @@ class Past:
         match record:
             case ActorCompleted(actor=actor, state="drained") if actor in self.standings:
                 self.standings[actor].drained = True
-            case Snapshot(actor=actor) if actor in self.standings:
-                self.standings[actor].snapshot = record
             case DeliveryIntent(stage=stage, upstream=upstream, event=event) if stage in self.standings:
                 self.standings[stage].doubted[upstream, event] = "open"
             case DeliveryResolved(stage=stage, upstream=upstream, event=event) if stage in self.standings:
@@ -253,7 +253,7 @@ async def read_past(wired: Wired, journal: Journal) -> Past | None:
         for name, position in found.record.snapshots.items():
             async for entry in journal.read(position, position + 1):
                 if name in past.standings and isinstance(entry.record, Snapshot):
-                    past.standings[name].snapshot = entry.record
+                    past.standings[name].snapshot, past.standings[name].snapshot_at = entry.record, position
     async for entry in journal.read(start):
         past.add(entry.position, entry.record)
     return past

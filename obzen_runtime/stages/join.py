@@ -4,20 +4,25 @@ While it hydrates, a join is not willing to take its stream side; those events w
 whose two arms meet here cannot deadlock. Of several reference events with one key the last stands.
 """
 
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar, Literal
 
+import msgspec
+
 from obzen_runtime.actor import Directive, Transition
-from obzen_runtime.events import End
-from obzen_runtime.kernel import UsageError, classify
+from obzen_runtime.events import Block, DeadLetter, End, RunResumed
+from obzen_runtime.kernel import UsageError
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.context import Context
 from obzen_runtime.stages.edge import Entry, Inbox
 from obzen_runtime.stages.machines import JOIN, DrainComplete, ReferenceEnded, Suspend
 from obzen_runtime.stages.node import Handling, HandlingKeywords, Node, Port
-from obzen_runtime.stages.refold import past_inputs
+from obzen_runtime.stages.recollect import Recollects
+from obzen_runtime.stages.refold import Comparison, Past, Range, past_inputs
 from obzen_runtime.stages.schema import Declared
+from obzen_runtime.stages.snapshots import NEVER, same
 from obzen_runtime.stages.stage import CONTINUE, Crashed, Log
 from obzen_runtime.stages.step import Made
 from obzen_runtime.stages.transform import Handled, handling
@@ -111,7 +116,7 @@ _UNMATCHED: dict[tuple[bool, bool], Callable[[], Any]] = {
 """What a handler of this shape (asynchronous, many) gives for nothing."""
 
 
-class JoinStage(Handled):
+class JoinStage(Recollects, Handled):
     """A running join."""
 
     machine = JOIN
@@ -148,7 +153,9 @@ class JoinStage(Handled):
         if state == "draining":
             return Transition(DrainComplete())
         if state == "hydrating":
-            return await self._hydrate()
+            return Transition(ReferenceEnded()) if self.hydrated else await self._hydrate()
+        if self.keeper is not None and not self.kept:
+            self.keeper.turn(_DUE)
         self.matched = [] if self.live is None else self.matched[-1:]
         directive = await self.pull()
         self.raise_failing()
@@ -166,12 +173,23 @@ class JoinStage(Handled):
         self.at = self.clock.wall_ms()
         self.begun = self.clock.monotonic()
         made = Made()
+        most = min(entry.count - entry.done, self.pace.calls)
+        self._add(items[entry.done : entry.done + most], [entry.ordinal(entry.done + offset) for offset in range(most)], made)
+        self.pace.took(made.taken, self.clock.monotonic() - self.begun)
+        self.commit(entry, made)
+        if made.dead:
+            self.log.letters.check_flood()
+        self.raise_failing()
+        return CONTINUE
+
+    def _add(self, items: Sequence[Any], ordinals: Sequence[int], made: Made) -> None:
+        """Put reference events into the table."""
         key, table = self.node.reference_key, self.table
-        for offset in range(min(entry.count - entry.done, self.pace.calls)):
-            item = items[entry.done + offset]
+        for item, ordinal in zip(items, ordinals, strict=True):
+            offset = made.taken
             made.taken += 1
             try:
-                table[key(item)] = entry.ordinal(entry.done + offset), item
+                table[key(item)] = ordinal, item
             except Exception as error:
                 info = self._judge(error)
                 if info is not None:
@@ -180,12 +198,6 @@ class JoinStage(Handled):
                     made.lost.setdefault("skipped", []).append(offset)
             except BaseException as error:
                 raise Crashed(error) from error
-        self.pace.took(made.taken, self.clock.monotonic() - self.begun)
-        self.commit(entry, made)
-        if made.dead:
-            self.log.letters.check_flood()
-        self.raise_failing()
-        return CONTINUE
 
     def _reference_ended(self, entry: Entry, end: End) -> Directive:
         self.take_end(entry)
@@ -209,13 +221,85 @@ class JoinStage(Handled):
             made.pairs = (self.reference, ordinals)
         super().commit(entry, made)
 
-    async def rebuild(self) -> None:
-        await super().rebuild()
+    # -- restoring ------------------------------------------------------------------------------
+
+    @property
+    def hydrated(self) -> bool:
+        """Whether the reference was taken to its natural end."""
+        return self.ends.get(self.reference) == "natural"
+
+    @property
+    def kept(self) -> bool:
+        """Whether the whole table is in a snapshot."""
+        cursor = self.snapshot.cursor if self.snapshot is not None else None
+        return cursor is not None and cursor.next.get(self.reference, 0) == self.next.get(self.reference, 0)
+
+    def reset(self) -> None:
         self.table.clear()
+
+    async def refold(self, since: Range) -> None:
+        if since.cursor.next.get(self.reference, 0) == self.next.get(self.reference, 0):
+            return
         references = [edge for edge in self.inputs if edge.inbox is self.references]
-        async for past in past_inputs(self.journal, self.name, references, self.log.codecs, until_end=True):
-            for ordinal, item in zip(past.ordinals, past.items, strict=True):
-                try:
-                    self.table[self.node.reference_key(item)] = ordinal, item
-                except Exception as error:  # it failed before, and is a dead letter
-                    self.logger.debug("reference event failed again", error=classify(error).message)
+        comparison = Comparison(self.name, self.codec)
+        errors = self.counters.errors
+        async for past in past_inputs(self.journal, self.name, references, self.log.codecs, since=since, until_end=True):
+            match past:
+                case Past() if not past.aside:
+                    made = Made()
+                    while made.taken < len(past.items):
+                        start = made.taken
+                        stop = start + self.pace.calls
+                        self._add(past.items[start:stop], past.ordinals[start:stop], made)
+                        await self.breathe()
+                    self._failing, self.counters.errors = None, errors
+                    comparison.step(past, made)
+                case DeadLetter():
+                    comparison.letter(past)
+                case RunResumed() if comparison.resumed(past):
+                    self.logger.warning("folded again with other code than recorded")
+        comparison.check()
+
+    @property
+    def needs(self) -> int:
+        return self.floor() if self.hydrated and self.kept else super().needs
+
+    def forms(self) -> Sequence[Any]:
+        return [each.annotation for each in self.log.codecs[self.reference].declared]
+
+    def floor(self) -> int:
+        return self.journal.head + 1 if self.hydrated else super().floor()
+
+    def entries(self) -> int:
+        self._walk = iter(self.table.values())  # the table stands still while it is kept
+        return len(self.table)
+
+    _walk: Iterator[tuple[int, Any]] = iter(())
+
+    def page(self, index: int, entries: int) -> bytes:
+        """Keys are left out: `reference_key` tells them again."""
+        rows = list(islice(self._walk, self.page_size))
+        codec, items = self.log.codecs[self.reference], [item for _, item in rows]
+        self._shown = items
+        types = codec.types(items, set(map(type, items)))
+        return _PACK(([ordinal for ordinal, _ in rows], types, codec.encode(items)))
+
+    _shown: Sequence[Any] = ()
+
+    def prove(self, index: int, entries: int, page: bytes) -> None:
+        same(self._shown, self._read(page)[1])
+
+    def load(self, page: bytes, mark: int, start: int) -> None:
+        key = self.node.reference_key
+        for ordinal, item in zip(*self._read(page), strict=True):
+            self.table[key(item)] = ordinal, item
+
+    def _read(self, page: bytes) -> tuple[list[int], list[Any]]:
+        ordinals, types, payloads = _UNPACK(page)
+        return ordinals, self.log.codecs[self.reference].decode(Block(self.reference, NEVER, len(ordinals), 0, payloads, types))
+
+
+_DUE = 1e9
+"""Seconds of work after which everything is due: the table is kept once, when it is complete."""
+_PACK = msgspec.msgpack.Encoder().encode
+_UNPACK = msgspec.msgpack.Decoder().decode

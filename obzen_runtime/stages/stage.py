@@ -25,6 +25,7 @@ from obzen_runtime.events import (
     Receipt,
     Record,
     Slice,
+    Snapshot,
     worst_end,
 )
 from obzen_runtime.fsm import Machine
@@ -205,6 +206,10 @@ class Stage:
         self.tasks: set[asyncio.Task[None]] = set()
         self.standing = Standing()
         """Where an earlier process left it."""
+        self.snapshot: Snapshot | None = None
+        """The newest record of its state, where it has one that is kept."""
+        self.snapshot_at = 0
+        """Position of that record."""
         self._stall: asyncio.TimerHandle | None = None
         self.logger = logger(actor=self.name, run=log.ground.run_id)
 
@@ -247,6 +252,7 @@ class Stage:
     def restore(self, standing: Standing) -> None:
         """Before it starts: be where an earlier process left it. Waiting inputs are offered again afterwards."""
         self.standing = standing
+        self.snapshot, self.snapshot_at = standing.snapshot, standing.snapshot_at
         self.written = standing.written
         cursor = standing.cursor
         self.next, self.taken, self.within, self.inside = dict(cursor.next), cursor.taken, cursor.within, cursor.inside

@@ -20,5 +20,7 @@ class Standing(msgspec.Struct):
     """Its report counters by name."""
     snapshot: Snapshot | None = None
     """Its newest snapshot."""
+    snapshot_at: int = 0
+    """Position of that record."""
     doubted: dict[tuple[str, int], str] = {}
     """Deliveries with an intent and no receipt, by upstream and ordinal: how each stands (`open`, or a resolution's outcome)."""

@@ -1,7 +1,8 @@
 """Stages that remember: a fold over all events, state per key, the largest n.
 
 State changes only by folding inputs in the order they were taken, so it can always be made again from the log.
-That is what a restart does. Emission at the end happens in blocks; the cursor says how much has been given.
+That is what a restart and a resume do, from the last snapshot on. Emission at the end happens in blocks; the cursor
+says how much has been given.
 """
 
 import copy
@@ -16,17 +17,17 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import msgspec
 
-from obzen_runtime.actor import Directive, Transition
+from obzen_runtime.events import Block
 from obzen_runtime.kernel import UsageError, classify
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.context import Context
 from obzen_runtime.stages.emit import AtEnd, Each, Emit, Every
-from obzen_runtime.stages.machines import TRANSFORM, DrainComplete
+from obzen_runtime.stages.folding import StatefulStage
 from obzen_runtime.stages.node import Node, OnError
-from obzen_runtime.stages.refold import past_inputs
-from obzen_runtime.stages.schema import Declared, read_handler
-from obzen_runtime.stages.stage import CONTINUE, Crashed, Failed, Log, Pace, Stage
-from obzen_runtime.stages.step import BlockTooLarge, Made, halves, kinds_of
+from obzen_runtime.stages.schema import Declared, hints_of, read_handler
+from obzen_runtime.stages.snapshots import NEVER, Shape, same
+from obzen_runtime.stages.stage import Log
+from obzen_runtime.stages.step import Made, kinds_of
 
 __all__ = ["Fold", "Stateful", "StatefulStage", "Top", "fold", "stage", "stateful", "top"]
 
@@ -160,138 +161,6 @@ def _state_class(described: type[Any]) -> type[Any]:
 # -- workers --------------------------------------------------------------------------------------
 
 
-class StatefulStage(Stage):
-    """What all stages with state share: take, fold, emit at the end, refold after a crash."""
-
-    machine = TRANSFORM
-
-    def __init__(self, node: Node, log: Log, codec: Codec) -> None:
-        super().__init__(node, log, codec)
-        self.pace = Pace()
-        self.on_error: OnError = getattr(node, "on_error", "dead_letter")
-        self.emission: Iterator[tuple[Any, int]] | None = None
-        self.reset()
-
-    def reset(self) -> None:
-        """Empty state."""
-        raise TypeError(f"{type(self).__name__} has no reset")
-
-    def absorb(self, items: Sequence[Any], first: int, made: Made, start: int) -> int:
-        """Fold `items`, of which the first is this stage's input number `first` and offset `start` of the step.
-
-        Adds outputs and failures to `made`; returns how many were taken (fewer only before a crash).
-        """
-        raise TypeError(f"{type(self).__name__} has no absorb")
-
-    def final(self) -> Iterator[tuple[Any, int]]:
-        """What is given at the end: outputs with the first input each comes from."""
-        return iter(())
-
-    async def work(self, state: str) -> Directive:
-        if state == "draining":
-            return await self._drain()
-        found = await self._next_entry()
-        if not isinstance(found, tuple):
-            return found
-        entry, room = found
-        items = await self.payloads(entry)
-        monotonic = self.clock.monotonic
-        self.begun = now = monotonic()
-        self.at = self.clock.wall_ms()
-        made = Made()
-        most = min(entry.count - entry.done, room)
-        try:
-            while made.taken < most:
-                start = entry.done + made.taken
-                piece = items[start : min(entry.done + most, start + self.pace.calls)]
-                outputs, dead = len(made.outputs), len(made.dead)
-                try:
-                    taken = self.absorb(piece, self.taken + made.taken, made, made.taken)
-                except Crashed:
-                    made.cut(outputs, dead)
-                    raise
-                made.taken += taken
-                before, now = now, monotonic()
-                self.pace.took(max(1, taken), now - before)
-                if now - self.begun >= _LONGEST:
-                    break
-        finally:
-            if made.taken:
-                self._commit(entry, made)
-            self.counters.seconds += monotonic() - self.begun
-        return CONTINUE
-
-    def _commit(self, entry: Any, made: Made) -> None:
-        self.counters.errors += len(made.dead)
-        failing = made.dead[-1][1] if made.dead and self.on_error == "fail" else None
-        if made.dead and self.on_error == "skip":
-            made.lost["skipped"] = [offset for offset, _ in made.dead]
-            made.dead = []
-        self.commit(entry, made)
-        if made.dead:
-            self.log.letters.check_flood()
-        if failing is not None:
-            raise Failed(failing)
-
-    def fails(self, made: Made, offset: int, error: BaseException) -> None:
-        """Note that folding the event at `offset` failed; what is no event's failure crashes the stage."""
-        if not isinstance(error, Exception):
-            raise Crashed(error) from error
-        made.dead.append((offset, classify(error)))
-
-    async def _drain(self) -> Directive:
-        """One block of the final emission."""
-        room = self._room()
-        if not room:
-            await self.wake.wait()
-            return CONTINUE
-        if self.emission is None:
-            self.emission = self.final()
-            for _ in zip(range(self.within), self.emission, strict=False):
-                """Already given before a crash."""
-        self.at = self.clock.wall_ms()
-        made = Made(since=[], marks=[], within=self.within)
-        assert made.since is not None
-        assert made.marks is not None
-        begun = self.clock.monotonic()
-        try:
-            for output, since in self.emission:
-                made.within += 1
-                if output is not None:
-                    made.outputs.append(output)
-                    made.since.append(since)
-                    made.marks.append(made.within)
-                if len(made.outputs) >= room or self.clock.monotonic() - begun >= _LONGEST:
-                    break
-        except BaseException as error:
-            raise Crashed(error) from error
-        if made.within == self.within:
-            return Transition(DrainComplete())
-        self._give(made)
-        self.log.letters.check_flood()
-        return CONTINUE
-
-    def _give(self, made: Made) -> None:
-        """Write a piece of the emission, in parts where it is too large for a block."""
-        try:
-            self.emit(made)
-        except BlockTooLarge:
-            for half in halves(made, 0):
-                self._give(half)
-
-    async def rebuild(self) -> None:
-        await super().rebuild()
-        self.reset()
-        self.emission = None
-        number = 0
-        async for past in past_inputs(self.journal, self.name, self.inputs, self.log.codecs):
-            self.absorb(past.items, number, Made(), 0)
-            number += len(past.items)
-
-
-_LONGEST = 0.0008
-
-
 class FoldStage(StatefulStage):
     """A running fold."""
 
@@ -302,6 +171,8 @@ class FoldStage(StatefulStage):
         self.function = partial(node.handler, **node.bound) if node.bound else node.handler
         self.policy = node.emission
         self.folded = 0
+        hints = hints_of(node.handler)
+        self.shape = Shape(hints.get(next(iter(inspect.signature(node.handler).parameters)), Any))
 
     def absorb(self, items: Sequence[Any], first: int, made: Made, start: int) -> int:
         if isinstance(self.policy, AtEnd):
@@ -344,6 +215,22 @@ class FoldStage(StatefulStage):
         if isinstance(self.policy, AtEnd) or (isinstance(self.policy, Every) and self.folded % self.policy.count):
             yield self.value, 0
 
+    def forms(self) -> Sequence[Any]:
+        return [self.shape.annotation]
+
+    def entries(self) -> int:
+        return 1
+
+    def page(self, index: int, entries: int) -> bytes:
+        return _PACK((self.shape.pack_large(self.value), self.folded))
+
+    def prove(self, index: int, entries: int, page: bytes) -> None:
+        same([self.value], self.shape.unpack(_UNPACK(page)[0]))
+
+    def load(self, page: bytes, mark: int, start: int) -> None:
+        packed, self.folded = _UNPACK(page)
+        (self.value,) = self.shape.unpack(packed)
+
 
 class KeyedStage(StatefulStage):
     """Running state per key, in first-seen order."""
@@ -356,15 +243,23 @@ class KeyedStage(StatefulStage):
         self.new = node.handler
         self.give = self._copied if self.codec.copies else self.new.emit
         self.states: dict[Any, Any] = {}
-        self.born: dict[Any, int] = {}
+        self.keys: list[Any] = []
+        """In first-seen order."""
+        self.born: list[int] = []
+        """Per key the first of this stage's inputs that was folded."""
         self.counts: dict[Any, int] = {}
+        self.marks = {}
+        self.window = 0
+        given = hints_of(self.new.emit)
+        self.shape = Shape(given.get(list(inspect.signature(self.new.emit).parameters)[1], Any))
+        self._whole = msgspec.msgpack.Decoder(_page_of(self.new))
 
     def _copied(self, state: Any, key: Any) -> Any:
         """What is given must not change with the state."""
         return copy.deepcopy(self.new.emit(state, key))
 
     def absorb(self, items: Sequence[Any], first: int, made: Made, start: int) -> int:
-        states, born, key, new = self.states, self.born, self.key, self.new
+        states, key, new = self.states, self.key, self.new
         fold_into, emit = new.fold, self.give
         given = isinstance(self.policy, Each)
         counted = isinstance(self.policy, Every)
@@ -379,7 +274,8 @@ class KeyedStage(StatefulStage):
                         state = new()
                         fold_into(state, item)
                         states[at] = state
-                        born[at] = first + last - length_hint(left)
+                        self.keys.append(at)
+                        self.born.append(first + last - length_hint(left))
                     else:
                         fold_into(state, item)
                     if given:
@@ -400,12 +296,12 @@ class KeyedStage(StatefulStage):
             made.outputs.append(output)
             made.origins.append(offset)
 
-    def _commit(self, entry: Any, made: Made) -> None:
+    def settle(self, made: Made) -> None:
         if isinstance(self.policy, Each):
             made.kinds = kinds_of(made.outputs)
             if NoneType in made.kinds:
                 self._drop_nothing(made)
-        super()._commit(entry, made)
+        super().settle(made)
 
     def _drop_nothing(self, made: Made) -> None:
         """`emit` gave None for some inputs: those gave no output."""
@@ -419,9 +315,53 @@ class KeyedStage(StatefulStage):
         if isinstance(self.policy, Each):
             return
         every = self.policy.count if isinstance(self.policy, Every) else 0
-        for key, state in self.states.items():
+        for key, born in zip(self.keys, self.born, strict=True):
             if not every or self.counts[key] % every:
-                yield self.give(state, key), self.born[key]
+                yield self.give(self.states[key], key), born
+
+    def forms(self) -> Sequence[Any]:
+        return [self.new, self.shape.annotation]
+
+    def entries(self) -> int:
+        return len(self.keys)
+
+    def page(self, index: int, entries: int) -> bytes:
+        low, high = index * self.page_size, min((index + 1) * self.page_size, entries)
+        keys = self.keys[low:high]
+        counts = [self.counts.get(key, 0) for key in keys] if isinstance(self.policy, Every) else []
+        return _PACK((self.shape.pack(keys), self.born[low:high], counts, [self.states[key] for key in keys]))
+
+    def prove(self, index: int, entries: int, page: bytes) -> None:
+        packed, _, _, states = self._whole.decode(page)
+        keys = self.keys[index * self.page_size : min((index + 1) * self.page_size, entries)]
+        same(keys, self.shape.unpack(packed))
+        same([self.states[key] for key in keys], states)
+
+    def load(self, page: bytes, mark: int, start: int) -> None:
+        packed, born, counts, states = self._whole.decode(page)
+        keys = self.shape.unpack(packed)
+        self.keys += keys
+        self.born += born
+        self.states.update(zip(keys, states, strict=True))
+        self.counts.update(zip(keys, counts, strict=False))
+        if mark > start:
+            self.marks.update(dict.fromkeys(keys, mark))
+            self.window = max(self.window, mark)
+
+    def seen(self, item: Any, number: int) -> bool:
+        try:
+            return number < self.marks.get(self.key(item), 0)
+        except Exception as error:  # it has no key, now as then
+            self.logger.debug("an input has no key", error=classify(error).message)
+            return False
+
+
+def _page_of(state: type[Any]) -> Any:
+    return tuple[list[Any], list[int], list[int], list[state]]  # type: ignore[valid-type]
+
+
+_PACK = msgspec.msgpack.Encoder().encode
+_UNPACK = msgspec.msgpack.Decoder().decode
 
 
 class TopStage(StatefulStage):
@@ -451,6 +391,32 @@ class TopStage(StatefulStage):
     def final(self) -> Iterator[tuple[Any, int]]:
         for _, number, item in sorted(self.heap, key=_rank, reverse=True):
             yield item, -number
+
+    def forms(self) -> Sequence[Any]:
+        return [each.annotation for each in self.codec.declared]
+
+    def entries(self) -> int:
+        return 1
+
+    def page(self, index: int, entries: int) -> bytes:
+        """Ranks are left out: `by` tells them again."""
+        items = [item for _, _, item in self.heap]
+        for kind in set(map(type, items)) - self.codec.known:
+            self.codec.learn(kind)
+        types = self.codec.types(items, set(map(type, items)))
+        return _PACK(([number for _, number, _ in self.heap], types, self.codec.encode(items)))
+
+    def prove(self, index: int, entries: int, page: bytes) -> None:
+        same([item for _, _, item in self.heap], self._read(page)[1])
+
+    def load(self, page: bytes, mark: int, start: int) -> None:
+        numbers, items = self._read(page)
+        self.heap = [(self.by(item), number, item) for number, item in zip(numbers, items, strict=True)]
+        heapq.heapify(self.heap)
+
+    def _read(self, page: bytes) -> tuple[list[int], list[Any]]:
+        numbers, types, payloads = _UNPACK(page)
+        return numbers, self.codec.decode(Block(self.name, NEVER, len(numbers), 0, payloads, types))
 
 
 def _rank(ranked: tuple[Any, int, Any]) -> tuple[Any, int]:

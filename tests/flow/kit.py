@@ -112,7 +112,7 @@ class Played:
         return [each for each in self.of(Block, Receipt) if each.stage == stage]
 
 
-def play(flow, *, journal=None, beside=None, manual=False, real=False, seams=None) -> Played:
+def play(flow, *, journal=None, beside=None, manual=False, real=False, seams=None, artifacts=None) -> Played:
     """Run a flow to its end, with `beside(pipeline)` at its side; a run that is in the journal is gone on with. No task is left."""
     clock = VirtualClock()
     journal = journal if journal is not None else oz.MemoryJournal(keep=True)
@@ -121,7 +121,8 @@ def play(flow, *, journal=None, beside=None, manual=False, real=False, seams=Non
         loop = asyncio.get_running_loop()
         complaints: list[Any] = []
         loop.set_exception_handler(lambda _, context: complaints.append(context))
-        pipeline = Pipeline(flow, Ground(journal, seams or Seams(**({} if real else {"clock": clock})), run_id="run"), manual=manual)
+        ground = Ground(journal, seams or Seams(**({} if real else {"clock": clock})), run_id="run", artifacts=artifacts)
+        pipeline = Pipeline(flow, ground, manual=manual)
         past = await pipeline.look_back()
         if past is not None:
             epoch = past.resumed.epoch + 1 if past.resumed is not None else 2
