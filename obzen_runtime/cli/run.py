@@ -163,7 +163,7 @@ def footer(report: Report, seconds: float) -> str:
         if report.state != "drained":
             lines.append(f"  obzen resume {place}")
         if report.dead_letters:
-            lines.append(f"  obzen inspect {place} --type dead_letter")
+            lines.append(f"  obzen dead-letters {place}")
         if report.doubted:
             lines.append(f"  obzen resolve {place}")
     return "\n".join(lines)

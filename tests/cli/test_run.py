@@ -43,7 +43,7 @@ def test_dead_letters_alone_are_no_failure_unless_strict(obzen):
     ended = obzen.run(LETTERS)
     assert ended.code == 0
     assert "2 dead letters" in ended.err
-    assert "--type dead_letter" in ended.err
+    assert "obzen dead-letters " in ended.err
     assert obzen("run", "flow.py", "--strict").code == 1
     assert obzen.run(HELLO, "--strict").code == 0
 
