@@ -45,6 +45,11 @@ class Commit:
         self._waits = isinstance(level, Interval | Fsync)
         self._rest: Callable[[], None] | None = None
 
+    @property
+    def running(self) -> bool:
+        """Whether a sync is under way, which needs the files it began with."""
+        return self._running
+
     def want(self) -> None:
         """Something was written."""
         if self._running or self._timer is not None:

@@ -28,6 +28,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Fingerprint of each stage's code."""
     schemas: dict[str, str] = {}
     """Fingerprint of each stage's output types."""
+    schema_versions: dict[str, dict[str, int]] = {}
+    """Per stage the version of each output type, by name and in declared order; what a run does not say is version 1."""
     parameters: dict[str, Any] = {}
     """What the flow was started with. No secrets: those are references."""
     options: dict[str, Any] = {}

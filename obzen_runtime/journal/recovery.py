@@ -404,7 +404,8 @@ class _Opening:
     def _settle(self, found: Survey, mark: Watermark, epoch: Epoch) -> None:
         """Make durable what was only written, and seal the end."""
         files = self._files
-        sync_files(files, [segment.path for segment in found.segments if segment.last > mark.durable])
+        # the one that ends at the durable position too: its records were synced, its seal may not have been
+        sync_files(files, [segment.path for segment in found.segments if segment.last >= mark.durable])
         files.sync_directory(self._place.segments)
         if found.segments and not found.segments[-1].sealed:
             identity = Identity(epoch.journal, self._boot, epoch.number)

@@ -305,7 +305,7 @@ class SegmentJournal:
 
     def _roll(self) -> None:
         self._check_epoch()
-        self._writer.seal(self._head, self._synced, keep_open=not self._lazy)
+        self._writer.seal(self._head, self._synced, keep_open=not self._lazy or self._commit.running)
         self._writer.begin(self._head)
 
     def _check_epoch(self) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from obzen_runtime.journal import Fsync, Interval, MemoryJournal, Os, SegmentJournal, SegmentOptions
+from obzen_runtime.journal import Fsync, Interval, MemoryJournal, Os, Retention, SegmentJournal, SegmentOptions
 from obzen_runtime.kernel import Seams
 from obzen_runtime.testing import JOURNAL_CASES, Harness, NotConforming, SimulatedDisk, failures
 
@@ -38,8 +38,18 @@ async def test_the_segment_journal_conforms_on_the_simulated_disk(case, tmp_path
     await case.check(harness)
 
 
-async def test_the_suite_runs_without_pytest_and_has_forty_cases():
-    assert len(JOURNAL_CASES) >= 40
+@pytest.mark.parametrize("case", JOURNAL_CASES, ids=str)
+async def test_a_memory_journal_that_forgets_conforms_but_for_what_it_forgot(case):
+    await case.check(Harness(open=MemoryJournal)) if not case.needs else None
+
+
+@pytest.mark.parametrize("case", JOURNAL_CASES, ids=str)
+async def test_a_segment_journal_that_drops_conforms(case, tmp_path):
+    await case.check(segment_harness(tmp_path / "run", Os(), segment_bytes=512, retention=Retention(size=512)))
+
+
+async def test_the_suite_runs_without_pytest_and_has_sixty_cases():
+    assert len(JOURNAL_CASES) >= 60
     assert await failures(lambda: Harness(open=lambda: MemoryJournal(keep=True))) == {}
 
 

@@ -7,8 +7,10 @@ durable before the cut.
 import random
 from itertools import combinations
 
+import pytest
+
 from obzen_runtime.journal import Fsync, SegmentJournal, SegmentOptions
-from obzen_runtime.testing import SimulatedDisk
+from obzen_runtime.testing import Crashed, SimulatedDisk
 from tests.journal.kit import LOCK, RUN, WATERMARK, HeldThreads, block, entries, mark, opened, recover, seams, tell, verdict
 
 
@@ -119,3 +121,20 @@ async def test_a_closed_journal_survives_any_cut():
     assert [piece for piece in pieces(disk) if piece.path.suffix == ".seg"] == []
     for kept in subsets(pieces(disk)):
         assert verdict(disk.power_cut(kept)) == entries(made)
+
+
+async def test_a_seal_that_a_dead_process_wrote_is_synced_by_the_next_one():
+    """Its records were durable, so nothing but the seal was lost with it: and with the seal all that stood behind."""
+    disk = SimulatedDisk()
+    journal = opened(disk, level=Fsync(), segment_bytes=512)
+    journal.append([block(0, 300)])
+    await journal.durable(1)
+    disk.faults.die_at = len(disk.faults.calls) + 4  # the roll reads EPOCH, writes the seal, creates the next segment
+    with pytest.raises(Crashed):
+        journal.append([block(1, 300)])
+    after = disk.killed()
+    assert after.unsynced()
+    journal = opened(after, level=Fsync(), segment_bytes=512)
+    journal.append([block(1, 300)])
+    await journal.durable(2)
+    assert verdict(after.power_cut()) == entries([[block(0, 300)], [block(1, 300)]])

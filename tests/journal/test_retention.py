@@ -24,7 +24,23 @@ from obzen_runtime.journal.format import FRAME_HEAD, SEAL_FRAME_BYTES, read_epoc
 from obzen_runtime.journal.retention import Held, dispensable
 from obzen_runtime.kernel import ConfigInvalid, JournalDamaged, NotFound, StorageFailed
 from obzen_runtime.testing import Crashed, SimulatedDisk
-from tests.journal.kit import EPOCH, RUN, SEGMENTS, StillClock, block, collect, flipped, mark, opened, recover, settle, tell, verdict
+from tests.journal.kit import (
+    EPOCH,
+    RUN,
+    SEGMENTS,
+    HeldThreads,
+    StillClock,
+    block,
+    collect,
+    flipped,
+    mark,
+    opened,
+    recover,
+    seams,
+    settle,
+    tell,
+    verdict,
+)
 from tests.journal.test_damage import changed
 
 SMALL = Retention(size=2048)
@@ -420,3 +436,21 @@ async def test_a_run_that_was_never_started_has_no_first_record():
     journal.append([RunCompleted(at=1)])
     assert await run_started(journal) is None
     await journal.close()
+
+
+async def test_a_segment_that_rolls_while_a_drop_is_synced_stays_open_until_that_is_done():
+    disk, threads = SimulatedDisk(), HeldThreads()
+    options = SegmentOptions(segment_bytes=1024, retention=SMALL)
+    journal = SegmentJournal.open(RUN, options=options, seams=seams(disk, threads=threads))
+    for number in range(12):
+        journal.append([block(number, 300)])
+    journal.forget(journal.head)
+    await threads.arrival()
+    for number in range(12, 20):
+        journal.append([block(number, 300)])
+    threads.step()
+    await settle()
+    assert journal.append([mark(1)]) == 22
+    threads.holding = False
+    await journal.close()
+    assert check(RUN, files=disk).first > 1
