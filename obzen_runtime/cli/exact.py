@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from obzen_runtime.descent import Marks
 from obzen_runtime.events import Block, DeadLetter, Record, Since, Slice, expand
 from obzen_runtime.flow import Flow
@@ -15,7 +17,12 @@ from obzen_runtime.stages import Codec, Stateful
 __all__ = ["Keyed", "keyed_stages"]
 
 _KINDS: frozenset[type[Record]] = frozenset({Block, DeadLetter})
-_FAILED = object()
+
+
+class _NoKey(msgspec.Struct, frozen=True):
+    """In the place of the key of an event that the key function fails on."""
+
+    error: str = ""
 
 
 class Taken(NamedTuple):
@@ -66,7 +73,7 @@ class Keyed:
             if not taken:
                 continue
             key = _key(self._node.key, item)
-            if offset not in gone and key is not _FAILED:
+            if offset not in gone and not isinstance(key, _NoKey):
                 self._first.setdefault(key, number)
                 found.append(Taken(number, upstream, ordinal, key))
             number += 1
@@ -109,14 +116,14 @@ class Keyed:
         assert isinstance(block.parents, Since)
         since = block.parents.since[number]
         stop = block.cursor.taken if block.cursor is not None else since + 1
-        key: Hashable = _FAILED
+        key: Hashable = _NoKey()
         ranges: list[Range] = []
         async for each in self._all(reader):
             if each.number >= stop:
                 break
             if each.number == since:
                 key = each.key
-            if key is not _FAILED and each.key == key:
+            if each.key == key:
                 _add(ranges, each)
         return ranges
 
@@ -138,8 +145,8 @@ def _key(function: Callable[[Any], Hashable], item: Any) -> Hashable:
     try:
         key = function(item)
         hash(key)
-    except Exception:  # noqa: BLE001 - the user's function failed, as it did then: the event has no key
-        return _FAILED
+    except Exception as error:  # noqa: BLE001 - the user's function failed, as it did then: the event has no key
+        return _NoKey(repr(error))
     return key
 
 
