@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 
 from obzen_runtime.connect.payload import Field, checked, fields_of
-from obzen_runtime.connect.reading import Input
+from obzen_runtime.connect.reading import FilePlace, Input
 from obzen_runtime.connect.rows import RowReader
 from obzen_runtime.connect.writing import Form, file_sink
 from obzen_runtime.kernel import UsageError
-from obzen_runtime.stages import Progress, Sink, Source, source
+from obzen_runtime.stages import At, Offset, Progress, Sink, Source, source
 
 __all__ = ["csv_sink", "csv_source"]
 
@@ -32,27 +32,29 @@ def csv_source(name: str, kind: type[Any], *, path: Path | str, delimiter: str =
     `path`, `delimiter` and `encoding` are parameters: `--set name.path=…`. A row that does not fit (a wrong value, too
     few or too many cells, bytes that are not in the encoding) is a dead letter with its place, `file.csv:LINE`, and the
     source goes on. A file that cannot be opened, or has no column for a field without a default, fails the source.
+
+    Resumed, it goes on where it stood, and reads what was appended since; a file that was changed before that is refused.
     """
     kind = checked("csv_source", kind)
     fields = fields_of("csv_source", kind)
     _check_dialect(delimiter, encoding)
 
-    def read(path: Path, progress: Progress, delimiter: str = ",", encoding: str = "utf-8") -> Iterator[Any]:
+    def read(path: Path, progress: Progress, delimiter: str = ",", encoding: str = "utf-8", start: Offset | None = None) -> Iterator[Any]:
         _check_dialect(delimiter, encoding)
         with Input(path, progress) as file:
-            yield from RowReader(file, kind, fields).events(delimiter, encoding)
+            yield from RowReader(file, kind, fields).events(delimiter, encoding, start)
 
     read.__name__ = name
-    read.__annotations__["return"] = Iterator[kind]  # type: ignore[valid-type]
+    read.__annotations__["return"] = Iterator[At[FilePlace, kind]]  # type: ignore[valid-type]
     return source(read)(path=Path(path), delimiter=delimiter, encoding=encoding)
 
 
 def csv_sink(name: str, kind: type[Any], *, path: Path | str) -> Sink:
     """Describe a CSV file as a sink of `kind`, a struct or dataclass whose fields fit cells.
 
-    The file is made, or emptied, when the flow starts, and begins with the encoded field names; its directory must be
-    there. None is an empty cell (and so is an empty text), floats keep all their digits, dates are ISO 8601, enums
-    their value, bytes base64. `path` is a parameter: `--set name.path=…`.
+    The file is made, or emptied, when a run starts, and a resumed run goes on in it; it begins with the encoded field
+    names. Its directory must be there. None is an empty cell (and so is an empty text), floats keep all their digits,
+    dates are ISO 8601, enums their value, bytes base64. `path` is a parameter: `--set name.path=…`.
     """
     kind = checked("csv_sink", kind)
     fields = fields_of("csv_sink", kind)

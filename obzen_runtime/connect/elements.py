@@ -43,6 +43,11 @@ class Elements:
         self._commas: list[int] = []
         """Commas between elements among what was counted."""
 
+    @property
+    def held(self) -> int:
+        """Bytes that were added and not given out."""
+        return len(self._buffer)
+
     def add(self, block: bytes) -> None:
         """Append a block."""
         self._buffer += block

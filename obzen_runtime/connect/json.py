@@ -12,10 +12,10 @@ import msgspec
 from obzen_runtime.connect.elements import Elements
 from obzen_runtime.connect.jsonl import UNREADABLE, encode_each, problem
 from obzen_runtime.connect.payload import checked
-from obzen_runtime.connect.reading import Input, bad
+from obzen_runtime.connect.reading import FilePlace, Input, bad
 from obzen_runtime.connect.writing import Form, file_sink
 from obzen_runtime.kernel import ValidationFailed
-from obzen_runtime.stages import Bad, Progress, Sink, Source, source
+from obzen_runtime.stages import At, Bad, Offset, Progress, Sink, Source, source
 
 __all__ = ["json_sink", "json_source"]
 
@@ -30,15 +30,17 @@ def json_source(name: str, kind: type[Any], *, path: Path | str) -> Source:
     letter with its place, `file.json[INDEX]` counted from 0, and the source goes on. An array that is never closed (a
     file cut short) gives its whole elements, then one dead letter for the rest. A file that cannot be opened, or whose
     outermost value is no array, fails the source.
+
+    Resumed, it goes on where it stood; a file that was changed before that is refused.
     """
     kind = checked("json_source", kind)
 
-    def read(path: Path, progress: Progress) -> Iterator[Any]:
+    def read(path: Path, progress: Progress, start: Offset | None = None) -> Iterator[Any]:
         with Input(path, progress) as file:
-            yield from _Reader(file, kind).events()
+            yield from _Reader(file, kind).events(start)
 
     read.__name__ = name
-    read.__annotations__["return"] = Iterator[kind]  # type: ignore[valid-type]
+    read.__annotations__["return"] = Iterator[At[FilePlace, kind]]  # type: ignore[valid-type]
     return source(read)(path=Path(path))
 
 
@@ -46,6 +48,7 @@ class _Reader:
     """Turns the blocks of one file into events and bad elements."""
 
     def __init__(self, file: Input, kind: type[Any]) -> None:
+        self.file = file
         self.path = file.path
         self.blocks = file.blocks()
         self.decode_one = msgspec.json.Decoder(kind).decode
@@ -55,12 +58,20 @@ class _Reader:
         self.elements = Elements()
         self.guessing = True
 
-    def events(self) -> Iterator[Any]:
-        """Every element as an event or a `Bad`."""
+    def events(self, start: FilePlace | None) -> Iterator[Any]:
+        """Every element, or those that follow `start`, as an event or a `Bad`."""
         elements = self.elements
-        elements.add(self._opened())
+        if start is None:
+            elements.add(self._opened())
+        else:
+            self.file.go_on(start)
+            self.index = start.number
+            elements.add(next(self.blocks, b""))
         while True:
-            yield from self._found()
+            found = self._found()
+            if found and self.file.due and not elements.closed and not elements.dropped:
+                self.file.mark(found, self.file.done - elements.held, self.index)
+            yield from found
             if elements.closed:
                 break
             if (head := elements.shed()) is not None:
@@ -184,9 +195,9 @@ class _Reader:
 def json_sink(name: str, kind: type[Any], *, path: Path | str) -> Sink:
     """Describe a file that holds a JSON array, an element a line, as a sink of `kind`, a struct or dataclass.
 
-    The file is made, or emptied, when the flow starts, and its array is closed whenever the sink ends, by a stop too;
-    its directory must be there. `path` is a parameter: `--set name.path=…`. JSON has no NaN and no infinity: msgspec
-    writes them as null.
+    The file is made, or emptied, when a run starts, and a resumed run goes on in it. Its array is closed whenever the
+    sink ends, by a stop too; its directory must be there. `path` is a parameter: `--set name.path=…`. JSON has no NaN
+    and no infinity: msgspec writes them as null.
     """
     form = Form(lambda events: b",\n".join(encode_each(events)), head=b"[\n", between=b",\n", tail=b"\n]\n")
     return file_sink(name, checked("json_sink", kind), path, form)

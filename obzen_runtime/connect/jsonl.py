@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from obzen_runtime.connect.payload import checked
-from obzen_runtime.connect.reading import Input, Overlong, bad, whole_lines
+from obzen_runtime.connect.reading import FilePlace, Input, Overlong, bad, whole_lines
 from obzen_runtime.connect.writing import Form, file_sink
-from obzen_runtime.stages import Progress, Sink, Source, source
+from obzen_runtime.stages import At, Offset, Progress, Sink, Source, source
 
 __all__ = ["UNREADABLE", "encode_each", "jsonl_sink", "jsonl_source", "problem"]
 
@@ -23,24 +23,34 @@ def jsonl_source(name: str, kind: type[Any], *, path: Path | str) -> Source:
 
     `path` is a parameter: `--set name.path=…`. A line that is no such object, or is longer than 16 MiB, is a dead letter
     with its place, `file.jsonl:LINE`, and the source goes on. A file that cannot be opened fails the source.
+
+    Resumed, it goes on where it stood, and reads what was appended since; a file that was changed before that is refused.
     """
     kind = checked("jsonl_source", kind)
 
-    def read(path: Path, progress: Progress) -> Iterator[Any]:
+    def read(path: Path, progress: Progress, start: Offset | None = None) -> Iterator[Any]:
         decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind)
         with Input(path, progress) as file:
-            line = 1
+            line, given = 1, 0
+            if start is not None:
+                file.go_on(start)
+                line = start.number
             for block in whole_lines(file.blocks()):
                 if isinstance(block, Overlong):
+                    given += block.size
                     problem = f"expected at most 16 MiB, got a line of {block.size} bytes"
                     yield bad(block.head, f"{file.path}:{line}", problem, "Split it, or store the bytes elsewhere and name them.")
                     line += 1
                     continue
-                yield from _block(decoder, block, f"{file.path}", line)
+                events = _block(decoder, block, f"{file.path}", line)
                 line += block.count(b"\n")
+                given += len(block)
+                if events and file.due and block.endswith(b"\n"):
+                    file.mark(events, file.begun + given, line)
+                yield from events
 
     read.__name__ = name
-    read.__annotations__["return"] = Iterator[kind]  # type: ignore[valid-type]
+    read.__annotations__["return"] = Iterator[At[FilePlace, kind]]  # type: ignore[valid-type]
     return source(read)(path=Path(path))
 
 
@@ -78,8 +88,8 @@ def problem(error: BaseException) -> str:
 def jsonl_sink(name: str, kind: type[Any], *, path: Path | str) -> Sink:
     """Describe a file with one JSON object a line as a sink of `kind`, a struct or dataclass.
 
-    The file is made, or emptied, when the flow starts; its directory must be there. `path` is a parameter:
-    `--set name.path=…`. JSON has no NaN and no infinity: msgspec writes them as null.
+    The file is made, or emptied, when a run starts, and a resumed run goes on in it; its directory must be there.
+    `path` is a parameter: `--set name.path=…`. JSON has no NaN and no infinity: msgspec writes them as null.
     """
     return file_sink(name, checked("jsonl_sink", kind), path, Form(lambda events: b"\n".join(encode_each(events)) + b"\n"))
 

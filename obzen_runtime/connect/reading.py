@@ -2,19 +2,25 @@
 
 A file that cannot be read ends its source; a row that cannot be read is a `Bad` with its place. The first is told
 here, the second by each format with `bad`.
+
+A place in a file is known again by the bytes before it. One is made every few blocks: what is read twice after a
+resume is little, and hashing costs about a hundredth of reading.
 """
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
-from obzen_runtime.kernel import IoFailed, NotFound, ObzenError, PermissionDenied, ValidationFailed
-from obzen_runtime.stages import Bad, Progress
+import msgspec
 
-__all__ = ["LARGEST", "Input", "Overlong", "bad", "refusal", "whole_lines"]
+from obzen_runtime.kernel import ConfigInvalid, IoFailed, NotFound, ObzenError, PermissionDenied, ValidationFailed
+from obzen_runtime.stages import At, Bad, Progress
+
+__all__ = ["LARGEST", "FilePlace", "Input", "Overlong", "bad", "refusal", "whole_lines"]
 
 BLOCK: Final = 64 * 1024
 """Bytes read at once: under a millisecond of work for every format here."""
@@ -23,6 +29,23 @@ LARGEST: Final = 16 * 1024 * 1024
 KEPT: Final = 64 * 1024
 """Bytes of a bad row that go into its dead letter; its place says where the rest is."""
 BOM: Final = b"\xef\xbb\xbf"
+APART: Final = 2 * 1024 * 1024
+"""Bytes between two places at least."""
+WINDOW: Final = 64 * 1024
+"""Bytes before a place by which it is known again."""
+
+
+class FilePlace(msgspec.Struct, frozen=True, array_like=True):
+    """Where a source of rows stands in its file."""
+
+    byte: int
+    """The next row begins here."""
+    number: int
+    """Its line, or its index."""
+    size: int
+    """Bytes the file had."""
+    digest: bytes
+    """Hash of the 64 KiB before `byte`."""
 
 
 class Overlong(NamedTuple):
@@ -48,6 +71,9 @@ class Input:
             raise refusal(self.path, "read", error) from error
         self._size = status.st_size if stat.S_ISREG(status.st_mode) else None
         progress.total, progress.done = self._size, 0
+        self.begun = 0
+        """Bytes of the file that are in no block: a byte order mark, or all before the place it went on from."""
+        self._marked = 0
 
     def __enter__(self) -> Self:
         return self
@@ -57,11 +83,12 @@ class Input:
 
     def blocks(self) -> Iterator[bytes]:
         """The bytes of the file, without a UTF-8 byte order mark, in blocks of at most `BLOCK`."""
-        first = True
+        first = self._progress.done == 0
         while block := self._read():
             if first:
                 first = False
-                block = block.removeprefix(BOM)
+                if block.startswith(BOM):
+                    self.begun, block = len(BOM), block[len(BOM) :]
             yield block
         if self._size is not None and self._progress.done < self._size:
             raise IoFailed(
@@ -70,17 +97,61 @@ class Input:
                 path=str(self.path),
             )
 
+    @property
+    def done(self) -> int:
+        """Bytes read, from the beginning of the file."""
+        return self._progress.done
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to make a place; never for what cannot be read twice, such as a pipe."""
+        return self._size is not None and self._progress.done - self._marked >= APART
+
+    def mark(self, items: list[Any], byte: int, number: int, salt: bytes = b"") -> None:
+        """Say of the last of `items` that row `number` follows it at `byte`. `salt` is what else must be the same in a resumed run."""
+        self._marked = byte
+        items[-1] = At(FilePlace(byte, number, self._size or 0, self._digest(byte, salt)), items[-1])
+
+    def go_on(self, place: FilePlace, salt: bytes = b"") -> None:
+        """Let the next block begin at a place. Raises `ConfigInvalid` (`source_changed`) when the file before it is another one."""
+        if self._size is None or self._size < place.byte:
+            now = "no file of bytes any more" if self._size is None else f"{self._size} bytes"
+            raise self._changed(f"{self.path} shrank from {place.size} bytes to {now}, and {place.byte} of them were read", place)
+        if self._digest(place.byte, salt) != place.digest:
+            raise self._changed(f"{self.path} was changed before byte {place.byte}, up to where it was read", place)
+        self._file.seek(place.byte)
+        self._progress.done = self.begun = self._marked = place.byte
+
+    def _changed(self, message: str, place: FilePlace) -> ConfigInvalid:
+        return ConfigInvalid(
+            message,
+            code="source_changed",
+            remedy="Put the file back as it was and resume, or start a new run.",
+            path=str(self.path),
+            byte=place.byte,
+        )
+
+    def _digest(self, byte: int, salt: bytes) -> bytes:
+        start = max(0, byte - WINDOW)
+        try:
+            window = os.pread(self._file.fileno(), byte - start, start)
+        except OSError as error:
+            raise self._unreadable(start, error) from error
+        return hashlib.blake2b(window, digest_size=16, key=hashlib.blake2b(salt).digest()[:16]).digest()
+
+    def _unreadable(self, byte: int, error: OSError) -> IoFailed:
+        return IoFailed(
+            f"cannot read {self.path} at byte {byte}: {error.strerror or error}",
+            remedy="Check the disk or the network it is on, then run again.",
+            path=str(self.path),
+            byte=byte,
+        )
+
     def _read(self) -> bytes:
         try:
             block = self._file.read(BLOCK)
         except OSError as error:
-            done = self._progress.done
-            raise IoFailed(
-                f"cannot read {self.path} at byte {done}: {error.strerror or error}",
-                remedy="Check the disk or the network it is on, then run again.",
-                path=str(self.path),
-                byte=done,
-            ) from error
+            raise self._unreadable(self._progress.done, error) from error
         self._progress.done += len(block)
         return block
 

@@ -18,7 +18,7 @@ import msgspec
 
 from obzen_runtime.connect.cells import CellRefused, Column
 from obzen_runtime.connect.payload import Field, constructor
-from obzen_runtime.connect.reading import Input, Overlong, bad, whole_lines
+from obzen_runtime.connect.reading import FilePlace, Input, Overlong, bad, whole_lines
 from obzen_runtime.kernel import IoFailed, ValidationFailed
 from obzen_runtime.stages import Bad
 
@@ -38,6 +38,10 @@ class Text:
 
     first: int
     text: str
+    byte: int = 0
+    """Where it begins in the file."""
+    size: int = 0
+    """Bytes it has there."""
     damaged: bool = False
     """Some bytes are not in the encoding; they stand as lone surrogates."""
     overlong: int = 0
@@ -65,49 +69,83 @@ class RowReader:
         self.picks: list[int | None] = []
         """Per field the number of its column; None takes the default."""
         self.encoding = "utf-8"
+        self.recoded = False
+        """Its blocks are not the bytes of the file."""
         self.texts: deque[Text] = deque()
+        self.before = 0
+        """Lines before those the csv reader counts."""
 
-    def events(self, delimiter: str, encoding: str) -> Iterator[Any]:
-        """Every row as an event or a `Bad`."""
+    def events(self, delimiter: str, encoding: str, start: FilePlace | None) -> Iterator[Any]:
+        """Every row, or those that follow `start`, as an event or a `Bad`."""
         name = codecs.lookup(encoding).name
         self.encoding = "utf-8" if name == "utf-8-sig" else encoding
-        reader = csv.reader(chain.from_iterable(self._lines(lambda: reader.line_num)), delimiter=delimiter, strict=True)
+        reader = self._reader(delimiter)
         self._read_header(reader, delimiter)
+        if start is not None:
+            self.file.go_on(start, self._salt)
+            self.texts.clear()
+            self.before = start.number
+            reader = self._reader(delimiter)
         size = _FIRST
         while True:
-            line = reader.line_num + 1
+            line = self.before + reader.line_num + 1
             rows: list[list[str]] = []
             error: csv.Error | None = None
             try:
                 rows.extend(islice(reader, size))
             except csv.Error as raised:
                 error = raised
+            stop = self.before + reader.line_num + 1
             if rows:
-                yield from self._convert(rows, line)
+                events = self._convert(rows, line)
+                if events and error is None and self.file.due:
+                    self._mark(events, stop)
+                yield from events
             if error is not None:
-                yield self._broken(error, line + sum(map(_height, rows)), reader.line_num + 1)
+                yield self._broken(error, line + sum(map(_height, rows)), stop)
             elif len(rows) < size:
                 return
-            while len(self.texts) > 1 and self.texts[1].first <= reader.line_num + 1:
+            while len(self.texts) > 1 and self.texts[1].first <= stop:
                 self.texts.popleft()
             size = min(size * 2, _MOST)
 
+    def _reader(self, delimiter: str) -> Any:
+        reader = csv.reader(chain.from_iterable(self._lines(lambda: self.before + reader.line_num)), delimiter=delimiter, strict=True)
+        return reader
+
+    @property
+    def _salt(self) -> bytes:
+        """The header stands before every row, and says which column is which."""
+        return repr(self.header).encode("utf-8", "surrogatepass")
+
+    def _mark(self, events: list[Any], stop: int) -> None:
+        """Say where in the file the last row ends, behind which line `stop` follows, if its bytes can be counted."""
+        text = self.texts[-1]
+        head = text.between(text.first, stop)
+        if self.recoded or text.damaged or text.overlong or not head.endswith(("\n", "\r")):
+            return
+        if len(text.text.encode(self.encoding)) == text.size:
+            self.file.mark(events, text.byte + len(head.encode(self.encoding)), stop - 1, self._salt)
+
     def _lines(self, done: Callable[[], int]) -> Iterator[Iterator[str] | tuple[str]]:
+        given = 0
         blocks = self.file.blocks()
         if "\n".encode(self.encoding) != b"\n":  # line ends are not found in its bytes
             blocks = self._recoded(blocks, self.encoding)
-            self.encoding = "utf-8"
+            self.encoding, self.recoded = "utf-8", True
         for block in whole_lines(blocks):
             if isinstance(block, Overlong):
                 text = block.head.decode(self.encoding, "surrogateescape")
                 self.texts.append(Text(done() + 1, text, overlong=block.size))
+                given += block.size
                 yield (_NEVER_A_ROW,)
                 continue
             try:
-                kept = Text(done() + 1, block.decode(self.encoding))
+                kept = Text(done() + 1, block.decode(self.encoding), self.file.begun + given, len(block))
             except UnicodeDecodeError:
                 kept = Text(done() + 1, block.decode(self.encoding, "surrogateescape"), damaged=True)
             self.texts.append(kept)
+            given += len(block)
             yield io.StringIO(kept.text, newline="")
 
     def _recoded(self, blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
@@ -151,7 +189,7 @@ class RowReader:
     def _no_header(self, message: str, remedy: str) -> ValidationFailed:
         return ValidationFailed(message, code="missing_field", remedy=remedy, path=str(self.path))
 
-    def _convert(self, rows: list[list[str]], line: int) -> Sequence[Any]:
+    def _convert(self, rows: list[list[str]], line: int) -> list[Any]:
         if set(map(len, rows)) == {len(self.header)} and not any(each.damaged for each in self.texts):
             try:
                 return list(map(self.make, *self._values(rows)))

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 import obzen_runtime as oz
-from obzen_runtime.stages import Bad, Progress
+from obzen_runtime.stages import At, Bad, Progress
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -45,7 +45,8 @@ class Every(msgspec.Struct, frozen=True):
 
 def read(source, progress=None):
     """All that a source gives, bad rows included."""
-    return list(source.handler(**source.bound, progress=progress or Progress()))
+    given = source.handler(**source.bound, progress=progress or Progress())
+    return [each.item if isinstance(each, At) else each for each in given]
 
 
 def good(items):

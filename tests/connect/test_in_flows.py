@@ -124,7 +124,7 @@ async def test_a_stop_leaves_a_whole_json_array(tmp_path):
     assert report.state == "cancelled"
     ids = [each["id"] for each in json.loads(path.read_text())]
     assert ids == list(range(len(ids)))
-    assert len(ids) == report.stages["forever"].emitted >= 600
+    assert len(ids) == report.stages["forever"].emitted >= 500  # what waited between the generator and its stage is given again
 
 
 def test_parameters_are_set_from_text(tmp_path):
