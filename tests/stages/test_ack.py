@@ -7,6 +7,7 @@ import pytest
 
 import obzen_runtime as oz
 from obzen_runtime.actor import Restart
+from obzen_runtime.events import RunForked
 from obzen_runtime.flow import StopFlow
 from obzen_runtime.journal import Fsync
 from obzen_runtime.kernel import UsageError
@@ -243,6 +244,15 @@ def test_a_source_that_had_completed_acknowledges_nothing_more():
     acked.clear()
     played = play(oz.Flow("f", source >> broken), journal=journal)
     assert (played.state, acked) == ("drained", []), played.error
+
+
+def test_a_fork_acknowledges_nothing():
+    journal, acked = oz.MemoryJournal(keep=True), Acked()
+    played, _ = ran(numbers_of(10, Acked().ack, fails_at=5), journal=journal)
+    assert played.state == "failed"
+    journal.append([RunForked("fork", "run", 0)])
+    played, rest = ran(numbers_of(10, acked.ack), journal=journal)
+    assert (played.state, rest, acked) == ("drained", [], []), played.error
 
 
 def test_ack_must_be_a_coroutine_function():
