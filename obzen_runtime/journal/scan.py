@@ -271,7 +271,7 @@ def damaged(path: Path, fault: Fault, why: str) -> StorageFailed:
         return newer(path, fault.why)
     return JournalDamaged(
         f"{path}: damaged at byte {fault.offset}, from position {fault.position} on: {fault.why}; {why}",
-        remedy="Restore the file from a copy; `obzen journal check` shows what is whole",
+        remedy="Restore the file from a copy, or see with `obzen journal repair` what going on without it would lose",
         file=str(path),
         offset=fault.offset,
         position=fault.position,

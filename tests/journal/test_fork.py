@@ -230,3 +230,35 @@ async def test_a_disk_that_fails_says_so():
         forked(disk, 8)
     assert caught.value.exit_code == 74
     assert forked(disk, 8).position == 8
+
+
+@pytest.mark.parametrize("links", [True, False])
+async def test_a_fork_that_keeps_nothing_of_a_segment_begins_one_of_its_own_in_its_place(links):
+    disk = await origin_of([[block(0, 900)], [mark(1), mark(2), block(1, 900)], [block(2, 10)]])
+    assert len([path for path in disk.paths if path.parent == SEGMENTS]) >= 2
+    if not links:
+        disk.faults.plan("link", 1, 18, forever=True)
+    assert forked(disk, 3).position == 1
+    assert [type(entry.record).__name__ for entry in await collect(SegmentReader.open(FORK, files=disk).read())] == ["Block", "RunForked"]
+    journal = open_fork(disk)
+    assert journal.append([mark(5)]) == 3
+    await journal.close()
+    assert check(FORK, files=disk).head == 3
+
+
+async def test_damage_in_the_middle_of_the_segment_that_is_cut_is_refused():
+    disk = await origin_of()
+    first = min(path for path in disk.paths if path.parent == SEGMENTS)
+    damaged = changed(disk, first, flipped(disk.content(first), 150 * 8))
+    with pytest.raises(JournalDamaged, match="wanted"):
+        forked(damaged, 1)
+    assert not damaged.exists(FORK / "EPOCH")
+
+
+async def test_a_directory_with_another_run_that_was_begun_is_not_taken_for_this_fork():
+    disk = await origin_of()
+    disk.make_directory(FORK / "journal")
+    disk.put(FORK / "journal" / f"{1:020}.seg", b"somebody's")
+    with pytest.raises(UsageError, match="exists"):
+        forked(disk, 4)
+    assert disk.content(FORK / "journal" / f"{1:020}.seg") == b"somebody's"

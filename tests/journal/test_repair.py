@@ -229,3 +229,25 @@ async def test_a_disk_that_fails_at_any_operation_of_a_repair_can_be_repaired_ag
             after = disk.killed()
             assert repaired(after).verdict in ("repaired", "whole")
             assert recover(after)[1] == recover(counted.killed())[1], (operation, number)
+
+
+async def test_a_plan_that_cannot_be_read_is_made_again():
+    disk = changed(await written(MADE, closed=True, segment_bytes=1024), FIRST, None)
+    disk.put(RUN / "REPAIR", b"half a pl")
+    assert (repaired(disk).verdict, recover(disk)[0].head) == ("repaired", 1)
+
+
+async def test_a_floor_that_is_none_is_removed():
+    disk = changed(await written(MADE, closed=True, segment_bytes=1024), FLOOR, b"x")
+    report = judge(disk)
+    assert (report.kept, report.lost, disk.exists(FLOOR)) == (8, None, False)
+
+
+async def test_a_foreign_segment_counts_for_nothing_but_its_name():
+    disk = await written(MADE, closed=True, segment_bytes=1024)
+    other = await written([[block(number, 900)] for number in range(8)], closed=True, segment_bytes=1024)
+    path = paths_of(disk)[1]
+    foreign = bytearray(other.content(FIRST))
+    foreign[16:32] = b"another journal!"
+    report = judge(changed(disk, path, bytes(foreign)))
+    assert (report.kept, report.lost) == (int(path.stem) - 1, (int(path.stem), 9))
