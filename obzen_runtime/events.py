@@ -454,6 +454,8 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True, tag="checkpoin
     """Per edge the events delivered and accounted for since the start of the run."""
     doubted: dict[str, dict[str, str]] = {}
     """Per sink the events whose delivery is not settled, as `upstream@ordinal`: `open`, or what was decided and not yet done."""
+    origins: tuple[tuple[str, dict[str, int]], ...] = ()
+    """The runs this one was forked from, the oldest first, each with the next ordinal of every stage at the fork."""
     snapshots: dict[str, int] = {}
     """Per stage with state the position of its last snapshot."""
 

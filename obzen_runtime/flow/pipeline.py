@@ -486,6 +486,7 @@ class Pipeline:
                 for stage in stages
                 if isinstance(stage, SinkStage) and stage.doubted
             },
+            origins=self.past.origins if self.past is not None else (),
         )
 
     def _floor(self) -> int:

@@ -88,6 +88,8 @@ class Past:
         """The newest of its kind."""
         self.silent = False
         """A fork that may not deliver."""
+        self.origins: tuple[tuple[str, dict[str, int]], ...] = ()
+        """The runs it was forked from, with what every stage had written then."""
         self._out = {name: [queue for queue in self.queues if queue.edge.source == name] for name in wired.stages}
         self._in = {(queue.edge.target, queue.edge.source): queue for queue in self.queues}
         self._known = 0
@@ -103,6 +105,7 @@ class Past:
         """Start from the checkpoint at this position."""
         self._known = position
         self.letters = checkpoint.dead_letters
+        self.origins = checkpoint.origins
         for name, standing in self.standings.items():
             standing.cursor = checkpoint.cursors.get(name, Cursor())
             standing.written = checkpoint.written.get(name, 0)
@@ -147,8 +150,8 @@ class Past:
                 self.completed = True
             case RunResumed():
                 self.completed = False
-            case RunForked(live=live):
-                self.silent = not live
+            case RunForked(origin=origin):
+                self.origins = (*self.origins, (origin, {name: standing.written for name, standing in self.standings.items()}))
 
     def _offered(self, position: int, block: Block, new: bool) -> None:
         codec = self._wired.log.codecs[block.stage]
@@ -223,7 +226,7 @@ class Past:
         wired.log.letters.count = self.letters
         for name, stage in wired.stages.items():
             if isinstance(stage, SinkStage):
-                stage.silent = self.silent
+                stage.silent, stage.origins = self.silent, self.origins
             stage.restore(self.standings[name])
         for queue in self.queues:
             edge = queue.edge
@@ -245,6 +248,8 @@ async def read_past(wired: Wired, journal: Journal) -> Past | None:
     resumed = await journal.last(frozenset({RunResumed}))
     if resumed is not None and isinstance(resumed.record, RunResumed):
         past.resumed = resumed.record
+    forked = await journal.last(frozenset({RunForked}))
+    past.silent = forked is not None and isinstance(forked.record, RunForked) and not forked.record.live
     start = 1
     found = await journal.last(frozenset({Checkpoint}))
     if found is not None and isinstance(found.record, Checkpoint) and found.record.floor:

@@ -161,6 +161,8 @@ class SinkStage(Handled):
     gives = False
     silent = False
     """Takes its inputs and calls nobody: the sinks of a fork that may not deliver."""
+    origins: tuple[tuple[str, dict[str, int]], ...] = ()
+    """The runs this one was forked from, the oldest first, each with the next ordinal of every stage at the fork."""
 
     def __init__(self, node: Sink, log: Log, codec: Codec) -> None:
         self.writer: Any = None
@@ -269,7 +271,8 @@ class SinkStage(Handled):
         return self.handler(slot.item, **told)
 
     def _key(self, upstream: str, ordinal: int, attempt: int) -> IdempotencyKey:
-        return IdempotencyKey(f"{self.log.ground.run_id}/{self.name}/{upstream}@{ordinal}", attempt)
+        born = next((run for run, written in self.origins if ordinal < written.get(upstream, 0)), self.log.ground.run_id)
+        return IdempotencyKey(f"{born}/{self.name}/{upstream}@{ordinal}", attempt)
 
     async def work(self, state: str) -> Directive:
         match state:

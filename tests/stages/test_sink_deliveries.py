@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 import obzen_runtime as oz
-from obzen_runtime.events import ActorCompleted, Checkpoint, DeliveryIntent, DeliveryResolved, Receipt, RunForked, RunStarted, Slice
+from obzen_runtime.events import ActorCompleted, Block, Checkpoint, DeliveryIntent, DeliveryResolved, Receipt, RunForked, RunStarted, Slice
 from obzen_runtime.flow import pipeline as pipelines
 from obzen_runtime.journal import Fsync
 from obzen_runtime.kernel import JournalFailed, UsageError
@@ -586,13 +586,45 @@ def test_the_sinks_of_a_fork_that_may_not_deliver_take_their_inputs_and_call_nob
         def write(self, n: int) -> None:
             made.append(n)
 
-    journal = oz.MemoryJournal(keep=True)
-    flow = oz.Flow("f", ints(5) >> Loud)
-    journal.append([RunStarted("origin", "f", 1), RunForked("run", "origin", 1)])
-    played = play(flow, journal=journal)
-    sound(played)
-    assert made == []
-    assert terminal(played) == Counter(range(5))
+    def flow_of():
+        return oz.Flow("f", ints(5) >> Loud, window=oz.Window(events=2))
+
+    for death in range(count_appends(flow_of) + 1):
+        made.clear()
+        journal = Mortal()
+        journal.append([RunStarted("origin", "f", 1), RunForked("run", "origin", 1)])
+        journal.live(flow_of(), death)
+        played = journal.live(flow_of())
+        assert (played.state, played.error) == ("drained", None)
+        assert made == [], death
+        assert terminal(played) == Counter(range(5))
+
+
+def test_a_fork_that_delivers_keeps_the_keys_of_the_events_that_were_born_before_it(monkeypatch):
+    monkeypatch.setattr(pipelines, "_CHECKPOINT", 0)
+    keys: list[str] = []
+
+    def flow_of():
+        @oz.sink(delivery="keyed")
+        def pay(n: int, *, key: oz.IdempotencyKey) -> None:
+            keys.append(key)
+
+        return oz.Flow("f", ints(20) >> pay, window=oz.Window(events=4))
+
+    for death in range(20, 40):
+        journal = Mortal()
+        journal.live(flow_of(), 22)
+        written = sum(each.count for each in journal._records if isinstance(each, Block) and each.stage == "s")
+        journal.dead, journal.left = False, None
+        journal.append([RunForked("run", "first", 1, live=True)])
+        keys.clear()
+        journal.live(flow_of(), death)
+        sound(journal.live(flow_of()))
+        assert 0 < written < 20
+        first, last = f"run/pay/s@{written}", f"first/pay/s@{written - 1}"
+        assert {first, "run/pay/s@19"} <= set(keys)
+        assert not {f"run/pay/s@{written - 1}", f"first/pay/s@{written}"} & set(keys)
+        assert last in keys or any(each.cursor.next.get("s", 0) >= written for each in journal._records if isinstance(each, Receipt))
 
 
 def test_a_step_that_may_fail_whole_is_no_larger_than_its_letters_may_be_together(monkeypatch):
