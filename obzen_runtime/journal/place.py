@@ -73,5 +73,7 @@ class Place(NamedTuple):
 def unusable(path: Path, why: str) -> NoReturn:
     """Refuse a journal because of one of its files."""
     raise JournalDamaged(
-        f"{path}: {why}", remedy="Restore the run's directory from a copy, or see with `obzen journal repair` what going on would lose", file=str(path)
+        f"{path}: {why}",
+        remedy="Restore the run's directory from a copy, or see with `obzen journal repair` what going on would lose",
+        file=str(path),
     )
