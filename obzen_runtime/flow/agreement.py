@@ -7,11 +7,11 @@ every thousand events; only where digests differ is it read again, for the first
 
 import asyncio
 from array import array
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -31,7 +31,7 @@ from obzen_runtime.events import (
 )
 from obzen_runtime.flow.divergence import shown, shown_error
 from obzen_runtime.flow.replay import Reads, incomplete, opened
-from obzen_runtime.kernel import FlowInvalid, UsageError
+from obzen_runtime.kernel import FlowInvalid, InternalError, UsageError
 from obzen_runtime.lineage import parents_of
 from obzen_runtime.stages import DEAD_LETTERS
 
@@ -91,9 +91,8 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
 class _Shape:
     """What both runs have in common: stages, and how each is compared."""
 
-    def __init__(self, started: RunStarted, types: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, started: RunStarted) -> None:
         self.infos = {info.name: info for info in started.stages}
-        self.types = types
         sources = sorted(name for name, info in self.infos.items() if info.kind == "source")
         self.sources = {name: number for number, name in enumerate(sources)}
         self.loose = {name for name in self.infos if self._loose(name)}
@@ -165,20 +164,21 @@ class _Ancestors:
 class _Digests:
     """What is kept of one log: per stage its length, and a digest for every thousand events."""
 
-    def __init__(self, shape: _Shape) -> None:
-        self.shape = shape
+    def __init__(self, started: RunStarted) -> None:
+        self.started = started
+        self.shape = shape = _Shape(started)
         self.counts = dict.fromkeys((name for name, info in shape.infos.items() if info.kind != "sink"), 0)
         self.chunks: dict[str, dict[object, int]] = {name: {} for name in self.counts}
         self.ended: type[Record] | None = None
-        self._open = {name: blake2b(digest_size=16) for name in self.counts}
+        self._open = {name: _Chunk() for name in self.counts}
         self._ancestors = _Ancestors(shape)
 
     def feed(self, record: Record) -> None:
         """Take the next record of the log."""
         match record:
             case Block(stage=stage) if stage in self.counts:
-                for number, raws in self.ordered(record) if self.shape.how(stage) == "ordinal" else ():
-                    self._ordered(stage, number, raws)
+                if self.shape.how(stage) == "ordinal":
+                    self._ordered(record)
                 for _, bucket, digest, _ in self.loose(record):
                     self._add(stage, bucket, digest)
                 self._ancestors.passed(record)
@@ -199,33 +199,35 @@ class _Digests:
         """Count a block whose events were looked at one by one."""
         self._ancestors.passed(block)
 
-    def ordered(self, block: Block) -> Iterator[tuple[int, bytes]]:
-        """Pieces of a block that lie within one chunk: the ordinal behind each, and its bytes."""
+    def _ordered(self, block: Block) -> None:
+        """Add a block in pieces that lie within one chunk each."""
         kinds = self._kinds(block)
         start = 0
         while start < block.count:
             stop = min(block.count, start + _CHUNK - (block.base + start) % _CHUNK)
-            raws = _raws(block)[start:stop] if start or stop < block.count else [_body(block)]
-            yield block.base + stop, b"".join((*raws, *kinds[start:stop]))
+            whole = stop - start == block.count
+            chunk = self._open[block.stage]
+            chunk.payloads.update(_body(block) if whole else b"".join(_raws(block)[start:stop]))
+            chunk.kinds.update(b"".join(kinds[start:stop]))
+            if (block.base + stop) % _CHUNK == 0:
+                self.chunks[block.stage][(block.base + stop) // _CHUNK - 1] = chunk.digest()
+                self._open[block.stage] = _Chunk()
             start = stop
 
-    def _ordered(self, stage: str, stop: int, piece: bytes) -> None:
-        digest = self._open[stage]
-        digest.update(piece)
-        if stop % _CHUNK == 0:
-            self.chunks[stage][stop // _CHUNK - 1] = int.from_bytes(digest.digest())
-            self._open[stage] = blake2b(digest_size=16)
+    def events(self, block: Block) -> Iterator[tuple[bytes, bytes]]:
+        """Bytes and type of each event of a block."""
+        return zip(_raws(block), self._kinds(block), strict=True)
 
-    def loose(self, block: Block) -> Iterator[tuple[int, int, int, bytes]]:
-        """Of each event of a block its number, its bucket, its digest with its ancestor, and its bytes."""
+    def loose(self, block: Block) -> Iterator[tuple[int, int, int, tuple[bytes, bytes]]]:
+        """Of each event of a block its number, its bucket, its digest with its ancestor, and its bytes and type."""
         if block.stage not in self.shape.traced:
             return
         ancestors = self._ancestors.feed(block)
         if block.stage not in self.shape.loose or not block.count:
             return
-        for number, (raw, kind, ancestor) in enumerate(zip(_raws(block), self._kinds(block), ancestors, strict=True)):
+        for number, ((raw, kind), ancestor) in enumerate(zip(self.events(block), ancestors, strict=True)):
             digest = blake2b(raw + kind + ancestor.to_bytes(8, signed=True), digest_size=16).digest()
-            yield number, ancestor // _CHUNK, int.from_bytes(digest), raw
+            yield number, ancestor // _CHUNK, int.from_bytes(digest), (raw, kind)
 
     def letter(self, letter: DeadLetter) -> tuple[object, int]:
         """Bucket and digest of a dead letter; it is known by its source event where the order of its inputs is chance."""
@@ -241,16 +243,25 @@ class _Digests:
 
     def _kinds(self, block: Block) -> Sequence[bytes]:
         """The name of each event's type."""
-        info = self.shape.infos[block.stage]
-        names = self.shape.types.get(info.name, info.types)
-        texts = [name.encode() for name in names] or [b""]
+        texts = [name.encode() + b"\0" for name in self.shape.infos[block.stage].types] or [b"\0"]
         if isinstance(block.types, int):
             return [texts[min(block.types, len(texts) - 1)]] * block.count
         return [texts[min(kind, len(texts) - 1)] for kind in block.types]
 
     def last(self, stage: str) -> int:
         """Digest of the chunk that is not full yet."""
-        return int.from_bytes(self._open[stage].digest())
+        return self._open[stage].digest()
+
+
+class _Chunk:
+    """A thousand events in order. Payloads and types have a digest each, so that where a block ends leaves no trace."""
+
+    def __init__(self) -> None:
+        self.payloads = blake2b(digest_size=16)
+        self.kinds = blake2b(digest_size=16)
+
+    def digest(self) -> int:
+        return int.from_bytes(blake2b(self.payloads.digest() + self.kinds.digest(), digest_size=16).digest())
 
 
 def _body(block: Block) -> bytes:
@@ -272,10 +283,10 @@ async def verifying(first: str | Path | Reads, second: str | Path | Reads, *, jo
     _same_flow(*starts)
     digests = []
     for log, started in zip(logs, starts, strict=True):
-        digests.append(_Digests(_Shape(started, {info.name: info.types for info in started.stages})))
+        digests.append(_Digests(started))
         async for entry in log.read(1, kinds=_KINDS):
             digests[-1].feed(entry.record)
-    return await _compared(logs, starts, digests)
+    return await _compared(logs, digests)
 
 
 async def _started(log: Reads) -> RunStarted:
@@ -299,29 +310,29 @@ def _same_flow(one: RunStarted, other: RunStarted) -> None:
         )
 
 
-async def _compared(logs: Sequence[Reads], starts: Sequence[RunStarted], digests: Sequence[_Digests]) -> VerifyReport:
+async def _compared(logs: Sequence[Reads], digests: Sequence[_Digests]) -> VerifyReport:
     one, other = digests
     whole = one.ended is RunCompleted and other.ended is RunCompleted
     stages: dict[str, Agreement] = {}
     differences: list[Disagreement] = []
     skipped: list[str] = []
     for name in {**one.counts, **other.counts}:
-        how = one.shape.how(name) if name in one.shape.infos else "multiset"
+        how = _how(name, digests)
         counts = one.counts.get(name, 0), other.counts.get(name, 0)
-        where = _where(name, how, digests, whole=whole)
+        where = _where(name, how, digests)
         if how == "multiset" and not whole and where is not None:
             skipped.append(name)
             where = None
-        found = None if where is None else await _difference(name, how, where, logs, starts)
-        if found is not None and (whole or found.second != _NOTHING != found.first):
+        found = None if where is None else await _difference(name, where, logs, digests, whole=whole)
+        if found is not None:
             differences.append(found)
         stages[name] = Agreement(how=how, first=counts[0], second=counts[1], same=found is None)
     short = "" if whole else "not both runs have drained: compared up to where both are"
     reason = f"{', '.join(skipped)} cannot be compared: behind a fan-in only runs that have drained can" if skipped else short
     return VerifyReport(
-        first=starts[0].run_id,
-        second=starts[1].run_id,
-        flow=starts[0].flow,
+        first=one.started.run_id,
+        second=other.started.run_id,
+        flow=one.started.flow,
         stages=stages,
         differences=tuple(differences),
         certified=not differences and not skipped,
@@ -329,7 +340,13 @@ async def _compared(logs: Sequence[Reads], starts: Sequence[RunStarted], digests
     )
 
 
-def _where(name: str, how: How, digests: Sequence[_Digests], *, whole: bool) -> object | None:
+def _how(name: str, digests: Sequence[_Digests]) -> How:
+    """Dead letters come from every stage, so their order is chance."""
+    shape = digests[0].shape
+    return shape.how(name) if name in shape.infos else "multiset"
+
+
+def _where(name: str, how: How, digests: Sequence[_Digests]) -> object | None:
     """The first chunk or bucket whose digests differ; None when none does."""
     one, other = (digest.chunks.get(name, {}) for digest in digests)
     if how == "multiset":
@@ -344,45 +361,57 @@ def _where(name: str, how: How, digests: Sequence[_Digests], *, whole: bool) -> 
 _NOTHING = "nothing"
 
 
-async def _difference(name: str, how: How, where: object, logs: Sequence[Reads], starts: Sequence[RunStarted]) -> Disagreement | None:
-    """Read both logs again for the first difference in a chunk or bucket."""
-    sides = [await _side(name, how, where, log, started) for log, started in zip(logs, starts, strict=True)]
-    one, other = sides
-    if how == "ordinal":
-        key = next((key for key in sorted({*one, *other}) if one.get(key) != other.get(key)), None)
-        event = f"{name}@{key}"
-    else:
-        counts = [Counter({key: len(found) for key, found in side.items()}) for side in sides]
-        key = next((key for key in {**one, **other} if counts[0][key] != counts[1][key]), None)
-        event = (one.get(key) or other.get(key) or [name])[0].partition(" ")[0] if key is not None else name
+async def _difference(name: str, where: object, logs: Sequence[Reads], digests: Sequence[_Digests], *, whole: bool) -> Disagreement | None:
+    """Read both logs again for the first difference in a chunk or bucket; of runs that are not whole, among what both have."""
+    how = _how(name, digests)
+    one, other = [await _side(name, how, where, log, digest.started) for log, digest in zip(logs, digests, strict=True)]
+    keys = [key for key in sorted({*one, *other}) if whole or (key in one and key in other)]
+    key = next((key for key in keys if _differ(one.get(key), other.get(key), how)), None)
     if key is None:
+        if whole:
+            raise InternalError(f"two digests of {name} differ and no event does", remedy="Report it with both runs.")
         return None
-    texts = [f"{'; '.join(side[key][:3])}{' …' if len(side[key]) > 3 else ''}" if key in side else _NOTHING for side in sides]
+    event = f"{name}@{key}" if how == "ordinal" else (one.get(key) or other.get(key) or [(name, b"")])[0][0].partition(" ")[0]
+    texts = ["; ".join(text for text, _ in side[key][:3]) if key in side else _NOTHING for side in (one, other)]
     return Disagreement(stage=name, event=event, first=texts[0], second=texts[1], how=how)
 
 
-async def _side(name: str, how: How, where: object, log: Reads, started: RunStarted) -> dict[Any, list[str]]:
+_Told = list[tuple[str, bytes]]
+"""Events as text, with what makes them the same."""
+
+
+def _differ(one: _Told | None, other: _Told | None, how: How) -> bool:
+    if how == "multiset":
+        return len(one or ()) != len(other or ())
+    return [exact for _, exact in one or ()] != [exact for _, exact in other or ()]
+
+
+async def _side(name: str, how: How, where: object, log: Reads, started: RunStarted) -> dict[int, _Told]:
     """One run's events in a chunk (by ordinal) or in a bucket (by digest), told."""
-    again = _Digests(_Shape(started, {info.name: info.types for info in started.stages}))
-    found: dict[Any, list[str]] = {}
+    again = _Digests(started)
+    found: dict[int, _Told] = {}
     async for entry in log.read(1, kinds=_KINDS):
-        record = entry.record
-        if isinstance(record, DeadLetter) and name == DEAD_LETTERS:
-            bucket, digest = again.letter(record)
-            if bucket == where:
-                found.setdefault(digest, []).append(_letter(record))
-        elif isinstance(record, Block) and record.stage == name and how == "ordinal":
-            for number, raw in enumerate(_raws(record), record.base) if _touches(record, where) else ():
-                if number // _CHUNK == where:
-                    found[number] = [shown(msgspec.msgpack.decode(raw))]
-        elif isinstance(record, Block) and record.stage == name:
-            for number, bucket, digest, raw in again.loose(record):
+        match entry.record:
+            case DeadLetter() as letter if name == DEAD_LETTERS:
+                bucket, digest = again.letter(letter)
                 if bucket == where:
-                    found.setdefault(digest, []).append(f"{name}@{record.base + number} {shown(msgspec.msgpack.decode(raw))}")
-            again.pass_by(record)
-            continue
-        again.feed(record)
+                    found.setdefault(digest, []).append((_letter(letter), b""))
+            case Block(stage=stage) as block if stage == name and how == "ordinal" and _touches(block, where):
+                for number, (raw, kind) in enumerate(again.events(block), block.base):
+                    if number // _CHUNK == where:
+                        found[number] = [(_event(raw, kind), raw + kind)]
+            case Block(stage=stage) as block if stage == name and how == "multiset":
+                for number, bucket, digest, (raw, kind) in again.loose(block):
+                    if bucket == where:
+                        found.setdefault(digest, []).append((f"{name}@{block.base + number} {_event(raw, kind)}", b""))
+                again.pass_by(block)
+                continue
+        again.feed(entry.record)
     return found
+
+
+def _event(raw: bytes, kind: bytes) -> str:
+    return f"{shown(msgspec.msgpack.decode(raw))} ({kind.decode().rstrip(chr(0))})"
 
 
 def _touches(block: Block, chunk: object) -> bool:

@@ -37,12 +37,14 @@ from obzen_runtime.events import (
     Slice,
 )
 from obzen_runtime.flow.builder import Flow, Wired, wire
+from obzen_runtime.flow.changes import schemas_written
 from obzen_runtime.flow.divergence import Divergence, Found, compare, moods_of, shown, shown_error
 from obzen_runtime.flow.jumping import JumpingLoop
 from obzen_runtime.journal import Manifest, RunDirectory, SegmentReader, find_run
 from obzen_runtime.kernel import ErrorInfo, FlowInvalid, ObzenError, Seams, StateFailed, UsageError, versions
 from obzen_runtime.stages import (
     DEAD_LETTERS,
+    LATEST,
     Catcher,
     Edge,
     Entry,
@@ -158,6 +160,8 @@ class Replay:
         self.codes = {name: code_fingerprint(node) for name, node in flow.topology.nodes.items()}
         self.then: dict[str, str] = dict(manifest.code) if manifest is not None else {}
         """Per stage the fingerprint of the code that wrote what is being read."""
+        if manifest is not None:
+            schemas_written(self.wired.log.codecs, manifest, {})
         self.differences: dict[str, Divergence] = {}
         self.records = 0
         self.over = False
@@ -196,6 +200,8 @@ class Replay:
             case RunResumed():
                 self.over = False
                 self.then.update(record.code)
+                if self.manifest is not None:
+                    schemas_written(self.wired.log.codecs, self.manifest, record.schemas)
                 self._resumed()
             case RunCompleted() | RunFailed() | RunCancelled():
                 self.over = True
@@ -203,7 +209,7 @@ class Replay:
                 raise incomplete()
             case RunForked(run_id=run_id):
                 self.ground.run_id = run_id
-            case ActorCompleted(actor=actor) if actor in self.works:
+            case ActorCompleted(actor=actor) if actor in self.works and not self.over:  # behind the end it is the flow's own, of that name
                 self._ended(position, record, self.works[actor])
 
     async def settle(self) -> None:
@@ -269,6 +275,11 @@ class Replay:
         for edge in work.out:
             if edge.closed:
                 continue
+            if codec.earlier(block.base):  # what cannot be decoded any more is told apart when it is taken
+                again = [block.base + number for number, kind in enumerate(codec.kinds(block)) if edge.routed is None or edge.routes(kind)]
+                if again:
+                    edge.offer_again(Place(position, block.base, block.at), again, len(block.payloads))
+                continue
             if items is None or codec.copies:
                 items = codec.decode(block)
             kinds = set(map(type, items)) if edge.routed is not None else set()
@@ -290,6 +301,11 @@ class Replay:
 
     async def _again(self, work: _Work, position: int, block: Block, letters: Sequence[DeadLetter]) -> None:
         stage = work.stage
+        if any(lost.reason == "undecodable" for lost in block.errors):  # no code was called
+            work.steps += 1
+            _be_where(stage, block)
+            return
+        block, letters = self._today(block, letters)
         begun = perf_counter()
         given = _head(stage, block)
         again = await redo(stage, block, letters)
@@ -304,6 +320,18 @@ class Replay:
                 self._differs(work, position, found, block, given)
         if not work.diverged:
             _be_where(stage, block)
+
+    def _today(self, block: Block, letters: Sequence[DeadLetter]) -> tuple[Block, list[DeadLetter]]:
+        """A step as it would be written under today's schemas."""
+        codecs = self.wired.log.codecs
+        told: list[DeadLetter] = []
+        for letter in letters:
+            told.append(letter)
+            if letter.upstream in codecs and letter.payload:
+                event = codecs[letter.upstream].today(Block(letter.upstream, LATEST, 1, 0, b"\x91" + letter.payload, letter.type))
+                if event.payloads[1:] != letter.payload and isinstance(event.types, int):
+                    told[-1] = msgspec.structs.replace(letter, payload=event.payloads[1:], type=event.types)
+        return codecs[block.stage].today(block), told
 
     def _differs(self, work: _Work, position: int, found: Found, block: Block | None = None, given: Entry | None = None) -> None:
         """Note the first difference of a stage; it is not run any further."""
