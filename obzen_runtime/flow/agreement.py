@@ -2,7 +2,7 @@
 
 A stage whose input has one order in every run is compared by ordinal; one behind a fan-in, where the order is chance, as
 a multiset, by the source events that its events come from. Each log is read once on its own and leaves a digest for
-every thousand events; only where digests differ is it read again, for the first difference itself.
+every eight thousand events; only where digests differ is it read again, for the first difference itself.
 """
 
 import asyncio
@@ -39,7 +39,8 @@ __all__ = ["Agreement", "Disagreement", "VerifyReport", "verify", "verifying"]
 
 How = Literal["ordinal", "multiset"]
 
-_CHUNK = 1024
+_CHUNK = 8192
+"""Events to a digest: more than a block has, so that few blocks lie across a border."""
 _AGGREGATE = -1
 """Ancestor of what comes from many events."""
 _KINDS: frozenset[type[Record]] = frozenset(
@@ -162,7 +163,7 @@ class _Ancestors:
 
 
 class _Digests:
-    """What is kept of one log: per stage its length, and a digest for every thousand events."""
+    """What is kept of one log: per stage its length, and a digest for every `_CHUNK` events."""
 
     def __init__(self, started: RunStarted) -> None:
         self.started = started
@@ -201,8 +202,7 @@ class _Digests:
 
     def _ordered(self, block: Block) -> None:
         """Add a block in pieces that lie within one chunk each."""
-        kinds = self._kinds(block)
-        start = 0
+        kinds, start = self._kinds(block), 0
         while start < block.count:
             stop = min(block.count, start + _CHUNK - (block.base + start) % _CHUNK)
             whole = stop - start == block.count
@@ -254,7 +254,7 @@ class _Digests:
 
 
 class _Chunk:
-    """A thousand events in order. Payloads and types have a digest each, so that where a block ends leaves no trace."""
+    """`_CHUNK` events in order. Payloads and types have a digest each, so that where a block ends leaves no trace."""
 
     def __init__(self) -> None:
         self.payloads = blake2b(digest_size=16)
@@ -428,8 +428,8 @@ def verify(first: str | Path | Reads, second: str | Path | Reads, *, journal: st
 
     Runs are named as in `replay`. Behind a fan-in, where the order is chance, events are compared as multisets by the
     source events they come from, and the report says so. Runs that have not both drained are compared up to where
-    both are. Reads each log once, and once more for each stage that differs; memory grows by 16 bytes for a thousand
-    events. Raises `NotFound` when there is no such run, `FlowInvalid` (`flow_changed`) when they are of different
+    both are. Reads each log once, and once more for each stage that differs; memory grows by 100 bytes for eight
+    thousand events. Raises `NotFound` when there is no such run, `FlowInvalid` (`flow_changed`) when they are of different
     flows, `StateFailed` and `JournalDamaged` when a log cannot be relied on.
     """
     try:

@@ -1,12 +1,11 @@
 """A loop for replays: while everything waits for a timer, time jumps to it, so a handler that sleeps costs nothing.
 
-It jumps only when nothing else can happen: as soon as a second thread lives, that thread may be what is waited for,
-and time passes as usual.
+It does not jump while a call of this loop is under way on another thread: that may be what is waited for.
 """
 
 import asyncio
 import selectors
-import threading
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["JumpingLoop"]
@@ -14,9 +13,12 @@ __all__ = ["JumpingLoop"]
 
 class _Jumping(selectors.DefaultSelector):
     ahead = 0.0
+    """Seconds that were jumped over."""
+    busy = 0
+    """Calls under way on other threads."""
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None or timeout <= 0 or threading.active_count() > 1:
+        if timeout is None or timeout <= 0 or self.busy:
             return super().select(timeout)
         ready = super().select(0)
         if not ready:
@@ -28,9 +30,17 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock skips what it would only wait for."""
 
     def __init__(self) -> None:
-        selector = _Jumping()
-        super().__init__(selector)
-        self._jumping = selector
+        self._jumping = _Jumping()
+        super().__init__(self._jumping)
 
     def time(self) -> float:
         return super().time() + self._jumping.ahead
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":  # type: ignore[override]
+        future = super().run_in_executor(executor, func, *args)
+        self._jumping.busy += 1
+        future.add_done_callback(self._called)
+        return future
+
+    def _called(self, future: "asyncio.Future[Any]") -> None:
+        self._jumping.busy -= 1
