@@ -30,7 +30,7 @@ class SimulateOptions(Common, frozen=True, kw_only=True):
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="How many histories to try.")] = 200
     from_seed: Annotated[int, typer.Option("--from-seed", metavar="K", help="The first seed.")] = 0
     seed: Annotated[int | None, typer.Option("--seed", metavar="K", help="Try this seed alone.")] = None
-    exhaustive: Annotated[bool, typer.Option("--exhaustive", help="Try one crash behind every append of one run instead.")] = False
+    exhaustive: Annotated[bool, typer.Option("--exhaustive", help="Instead: kill one run before and behind each of its appends.")] = False
     real: Annotated[bool, typer.Option("--real", help="Call the sinks' own handlers instead of stand-ins.")] = False
     items: Annotated[int, typer.Option("--items", metavar="N", help="Items a source gives at the most; 0: all.")] = 300
     durability: Annotated[str, typer.Option("--durability", help="Level of the journal: os, interval(MS) or fsync.")] = "os"
@@ -92,7 +92,7 @@ def _plans(simulator: Simulator, options: SimulateOptions) -> Iterator[Plan]:
 
 
 def _told(options: SimulateOptions, found: Violation) -> Iterator[str]:
-    yield f"seed {found.seed}{' with a crash behind one append' if options.exhaustive else ''} breaks a promise:"
+    yield f"seed {found.seed}{', killed at one append,' if options.exhaustive else ''} breaks a promise:"
     for problem in found.problems:
         yield f"  {problem}"
     yield f"again: {_replay(options, found)}"

@@ -85,6 +85,11 @@ class Faults:
         """Whether the process died: nothing it asks for happens any more."""
         return self._dead
 
+    def die(self) -> None:
+        """The process dies now. Raises `Crashed`."""
+        self._dead = True
+        raise Crashed
+
     def count(self, operation: Operation) -> int:
         """How many such operations there were."""
         return self._counts.get(operation, 0)

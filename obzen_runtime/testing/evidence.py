@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from obzen_runtime.events import Block, DeadLetter, Receipt, Record, Slice, expand
+from obzen_runtime.events import Block, DeadLetter, End, Receipt, Record, Slice, expand
 from obzen_runtime.flow import Flow
 from obzen_runtime.journal import Entry, SegmentReader, check
 from obzen_runtime.stages import DEAD_LETTERS, Edge, Sink
@@ -20,7 +20,7 @@ from obzen_runtime.testing.disk import SimulatedDisk
 from obzen_runtime.testing.life import RUN
 from obzen_runtime.testing.world import Place, encoded
 
-__all__ = ["Evidence", "Reference", "Sureness", "differences", "entries_on", "evidence_on", "references", "rules", "sinks"]
+__all__ = ["Evidence", "Reference", "Sureness", "differences", "entries_on", "evidence_on", "orphans", "references", "rules", "sinks"]
 
 Sureness = Literal["exact", "multiset", "count", "none"]
 """How far a stage's events are the same in every undisturbed run."""
@@ -42,6 +42,10 @@ class Evidence(NamedTuple):
     """Per stage and upstream the ordinals taken, as [start, stop), in order of the log."""
     undelivered: dict[tuple[str, str], dict[int, str]]
     """Per sink and upstream the ordinals that have no delivery, and why."""
+    ends: Counter[tuple[str, str]]
+    """Per stage and upstream how often its natural end was taken."""
+    dead: Counter[str]
+    """Per stage its inputs that are said to be dead letters."""
 
 
 def entries_on(disk: SimulatedDisk) -> list[Entry]:
@@ -63,11 +67,12 @@ def _drain(entries: AsyncIterator[Entry]) -> list[Entry]:
             return found
 
 
-def evidence_on(disk: SimulatedDisk) -> Evidence:
-    """What the journal on this disk says."""
-    found = Evidence({}, {}, [], {}, {})
-    for _, record in entries_on(disk):
-        _note(found, record)
+def evidence_on(disk: SimulatedDisk, upto: int | None = None) -> Evidence:
+    """What the journal on this disk says, up to a position."""
+    found = Evidence({}, {}, [], {}, {}, Counter(), Counter())
+    for position, record in entries_on(disk):
+        if upto is None or position <= upto:
+            _note(found, record)
     return found
 
 
@@ -90,6 +95,10 @@ def _took(found: Evidence, record: Block | Receipt) -> None:
     for each in slices:
         if each.start < each.stop:
             found.taken.setdefault((record.stage, each.upstream), []).append((each.start, each.stop))
+    found.ends.update((record.stage, each.upstream) for each in record.inputs if isinstance(each, End) and each.end == "natural")
+    for lost in record.errors:
+        if lost.reason == "dead":
+            found.dead[record.stage] += sum(1 for _ in expand(lost.runs))
     if isinstance(record, Receipt) and record.errors:
         inputs = [(each.upstream, ordinal) for each in slices for ordinal in range(each.start, each.stop)]
         for lost in record.errors:
@@ -99,8 +108,15 @@ def _took(found: Evidence, record: Block | Receipt) -> None:
 
 
 def rules(disk: SimulatedDisk, evidence: Evidence) -> list[str]:
-    """Rules between records that are broken: no event is taken twice, no ordinal is missing."""
+    """Rules between records that are broken: no event or end is taken twice, no ordinal and no letter is missing."""
     wrong = [f"the journal breaks a rule: {problem}" for problem in check(RUN, files=disk.killed()).problems]
+    wrong += [
+        f"{stage} took the natural end of {upstream} {_times(times)}" for (stage, upstream), times in evidence.ends.items() if times > 1
+    ]
+    letters = Counter(letter.stage for letter in evidence.letters if letter.upstream)
+    for stage in {*evidence.dead, *letters}:
+        if evidence.dead[stage] != letters[stage]:
+            wrong.append(f"{stage} gave up {evidence.dead[stage]} events and wrote {letters[stage]} dead letters")
     for (stage, upstream), slices in evidence.taken.items():
         reached = 0
         for start, stop in slices:
@@ -225,6 +241,18 @@ class Sinks(NamedTuple):
     """Processes and stages that ended before they were done."""
     lossy: bool
     """The journal was allowed to lose its tail."""
+
+
+def orphans(flow: Flow, known: Sinks, delivered: Mapping[str, Counter[bytes]]) -> list[str]:
+    """What was `delivered` before a loss of power, and rests on records that did not survive it."""
+    wrong = []
+    for name, node in flow.nodes.items():
+        if isinstance(node, Sink) and node.simulate is None and name in delivered:
+            truth, doubted = _to_deliver(name, known)
+            got = delivered[name]
+            early = got - truth - doubted if node.options.delivery != "safe" else Counter(got.keys() - truth.keys())
+            wrong += [f"sink {name} delivered {_shown(each)}, and no durable record tells of it" for each in sorted(early)[:1]]
+    return wrong
 
 
 def sinks(flow: Flow, known: Sinks) -> list[str]:

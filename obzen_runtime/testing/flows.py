@@ -224,17 +224,27 @@ def own(event: int, *, key: IdempotencyKey) -> None:
     """A keyed sink with a stand-in of its own."""
 
 
+def _append(event: int) -> None:
+    world().append("log", event)
+
+
+@sink(simulate=_append)
+def noted(event: int) -> None:
+    """A safe sink with a stand-in of its own."""
+
+
 FLOWS: Mapping[str, Flow] = MappingProxyType(
     {
         flow.name: flow
         for flow in (
-            Flow("transform", numbers >> double >> odd >> show_int),
+            Flow("transform", numbers >> odd >> double >> show_int),
             Flow("generator", numbers >> several >> show_int),
             Flow("async_source", waiting >> double >> show_int),
             Flow("concurrent", numbers >> concurrent >> upsert),
             Flow("batch", numbers >> batched >> upsert_many),
             Flow("keyed", numbers >> double >> upsert),
             Flow("stand_in", numbers >> double >> own),
+            Flow("stand_in_safe", waiting >> double >> noted),
             Flow("sensitive", numbers >> double >> pay),
             Flow("transactional", numbers >> double >> Book),
             Flow("fold_each", numbers >> running >> show_int),

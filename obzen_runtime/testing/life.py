@@ -6,6 +6,7 @@ until then is kept, so that the next process can be held to it.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -70,6 +71,8 @@ class Life:
     """What it appended, in order."""
     synced: int = 0
     """The position up to which it was told that all is durable."""
+    delivered: dict[str, Counter[bytes]] = field(default_factory=dict)
+    """Where the power went: what each place of the world held then."""
     ran: int = 0
     seconds: float = 0.0
     handle: Handle | None = None
@@ -94,15 +97,17 @@ class Machine:
         self.lives.append(life)
         self.clock.now += 1.0
         self.clock.wall += self.plan.skew if number else 0
-        self.troubles.resumed = number > 0
         self.troubles.left = {each.stage: (each.call, each.seconds) for each in self.plan.troubles if each.life == number}
         faults = self.disk.faults
+        self.world.left = 0
         match crash:
+            case Crash(kind="delivery"):
+                self.world.left = crash.at
             case Crash(kind="kill" | "power"):
                 faults.die_at, faults.torn = crash.at, crash.torn
             case Crash(kind="eio" | "enospc"):
                 faults.fail_at = crash.at, ERRNO[crash.kind]
-        self.world.dead = lambda: faults.dead
+        self.world.dead, self.world.die = lambda: faults.dead, faults.die
         loop = SeededLoop(self.clock, f"{self.plan.seed}/{number}", jitter=self.plan.jitter, dead=self.world.dead)
         loop.until, loop.most = self.clock.now + bounds.seconds, bounds.callbacks
         loop.set_exception_handler(_unheard)
@@ -142,6 +147,8 @@ class Machine:
             life.ending = "killed"
         except (Deadlock, Stuck) as stuck:
             life.why = str(stuck)
+        except SystemExit:
+            life.why = "SystemExit left the loop"
         except (ObzenError, OSError) as refused:
             life.ending, life.why, life.error = "refused", str(refused), classify(refused)
 
@@ -150,6 +157,7 @@ class Machine:
         if crash.kind != "power":
             self.disk = self.disk.killed()
             return
+        self.lives[number].delivered = {name: place.counted() for name, place in self.world.places.items()}
         chance = Chance(f"{self.plan.seed}/{number}/power")
         kept = [piece for piece in self.disk.unsynced() if chance.uniform(0.0, 1.0) < crash.kept]
         self.disk = self.disk.power_cut(kept)
@@ -158,7 +166,7 @@ class Machine:
 def _true(crash: Crash, life: Life, disk: SimulatedDisk) -> bool:
     """Whether the planned crash is why the life ended."""
     match crash.kind:
-        case "kill" | "power":
+        case "kill" | "delivery" | "power":
             return life.ending == "killed"
         case "eio" | "enospc":
             return disk.faults.failed

@@ -9,11 +9,11 @@ import msgspec
 
 __all__ = ["Crash", "Measure", "Plan", "Trouble", "drawn", "exhaustive", "smaller"]
 
-CrashKind = Literal["kill", "power", "eio", "enospc", "stop", "cancel"]
+CrashKind = Literal["kill", "delivery", "power", "eio", "enospc", "stop", "cancel"]
 ERRNO = {"eio": errno.EIO, "enospc": errno.ENOSPC}
 _MOST_CRASHES = 5
-_KINDS: Sequence[CrashKind] = ("kill", "kill", "kill", "power", "power", "eio", "enospc", "stop", "stop", "cancel")
-_LOOKS = (1e-6, 2e-5, 2e-5, 1e-4, 3e-4)
+_KINDS: Sequence[CrashKind] = ("kill", "kill", "kill", "delivery", "delivery", "power", "power", "eio", "enospc", "stop", "stop", "cancel")
+_LOOKS = (1e-6, 2e-5, 1e-4, 3e-4, 3e-4)
 """Seconds a look at the clock takes: the longer, the smaller the blocks."""
 
 
@@ -21,9 +21,10 @@ class Crash(msgspec.Struct, frozen=True, kw_only=True):
     """How one process ends before it is done."""
 
     kind: CrashKind
-    """Killed; its machine lost power; the disk failed or was full at an operation; told to stop, or to end at once."""
+    """Killed; killed right behind something that a sink did outside; its machine lost power; the disk failed or was full
+    at an operation; told to stop, or to end at once."""
     at: int
-    """Number of the disk operation at which it happens, counted from the start of the process."""
+    """Number of the disk operation (of the delivery, in the world) at which it happens, from the start of the process."""
     torn: float = 0.0
     """How much (0 … 1) of a write goes through that it happens in."""
     kept: float = 0.0
@@ -68,12 +69,14 @@ class Measure(NamedTuple):
     """Whose handlers can be made slow or break."""
     calls: int
     """Of a handler, roughly."""
+    deliveries: int
+    """In the world."""
 
 
 def drawn(seed: int, items: int | None, measure: Measure, *, restarts: bool) -> Plan:
     """The plan of a seed. `restarts`: whether the flow lets a crashed stage start again."""
     draw = random.Random(f"{seed}/plan")  # noqa: S311 - repeatable by design
-    crashes = tuple(_crash(draw, measure.operations) for _ in range(_count(draw)))
+    crashes = tuple(_crash(draw, measure) for _ in range(_count(draw)))
     troubles = []
     for life in range(len(crashes) + 1):
         if measure.stages and draw.random() < 0.4:
@@ -100,19 +103,21 @@ def _count(draw: random.Random) -> int:
     return count
 
 
-def _crash(draw: random.Random, operations: int) -> Crash:
+def _crash(draw: random.Random, measure: Measure) -> Crash:
+    kind = draw.choice(_KINDS)
     return Crash(
-        kind=draw.choice(_KINDS),
-        at=1 + int(operations * draw.random() ** draw.choice((1, 1, 2))),
+        kind=kind,
+        at=1 + int((measure.deliveries if kind == "delivery" else measure.operations) * draw.random() ** draw.choice((1, 1, 2))),
         torn=draw.choice((0.0, 0.0, 1.0, draw.random())),
         kept=draw.choice((0.0, 0.5, 0.9, 1.0)),
     )
 
 
 def exhaustive(plan: Plan, writes: Sequence[int]) -> Iterator[Plan]:
-    """One plan for each write of the run: the process is killed right behind it, before anybody hears of it."""
+    """Two plans for each write of the run: the process is killed right before it, and right behind it, before anybody hears of it."""
     for write in writes:
-        yield msgspec.structs.replace(plan, crashes=(Crash(kind="kill", at=write, torn=1.0),), troubles=())
+        for torn in (0.0, 1.0):
+            yield msgspec.structs.replace(plan, crashes=(Crash(kind="kill", at=write, torn=torn),), troubles=())
 
 
 def smaller(plan: Plan) -> Iterator[Plan]:
@@ -130,5 +135,7 @@ def smaller(plan: Plan) -> Iterator[Plan]:
         if getattr(plan, name) != simple:
             yield replace(plan, **{name: simple})
     for number, crash in enumerate(plan.crashes):
-        if crash.kind != "kill":
+        for earlier in sorted({1, crash.at // 2, crash.at - 1} - {0, crash.at}) if crash.kind == "delivery" else ():
+            yield replace(plan, crashes=(*plan.crashes[:number], replace(crash, at=earlier), *plan.crashes[number + 1 :]))
+        if crash.kind not in ("kill", "delivery"):
             yield replace(plan, crashes=(*plan.crashes[:number], replace(crash, kind="kill", kept=0.0), *plan.crashes[number + 1 :]))

@@ -8,18 +8,32 @@ fails, and told as a story.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
-from obzen_runtime.flow import Flow
-from obzen_runtime.journal import Fsync, Interval, Level, level_from
-from obzen_runtime.kernel import FlowInvalid
+from obzen_runtime.flow import Flow, replaying
+from obzen_runtime.host import Handle
+from obzen_runtime.journal import Fsync, Interval, Level, Memory, SegmentReader, level_from
+from obzen_runtime.kernel import FlowInvalid, ObzenError, UsageError
 from obzen_runtime.stages import Sink, Transform
 from obzen_runtime.testing.disk import SimulatedDisk
-from obzen_runtime.testing.evidence import Reference, Sinks, differences, entries_on, evidence_on, references, rules, sinks
+from obzen_runtime.testing.evidence import (
+    Evidence,
+    Reference,
+    Sinks,
+    differences,
+    entries_on,
+    evidence_on,
+    orphans,
+    references,
+    rules,
+    sinks,
+)
 from obzen_runtime.testing.life import RUN, Bounds, Life, Machine, quiet
+from obzen_runtime.testing.loop import VirtualLoop
 from obzen_runtime.testing.plan import Measure, Plan, drawn, exhaustive, smaller
 from obzen_runtime.testing.stands import staged
 from obzen_runtime.testing.story import chapter, preface
@@ -108,6 +122,10 @@ class Simulator:
         self.flow = flow
         self.options = options or Options()
         self.level = level_from(self.options.durability)
+        if isinstance(self.level, Memory):
+            raise UsageError(
+                "a run in memory survives no crash: there is nothing to simulate", remedy="Give durability os, interval(MS) or fsync."
+            )
         self.processes = 0
         self._known: dict[int | None, _Known] = {}
         nodes = flow.topology.nodes
@@ -124,7 +142,7 @@ class Simulator:
         return drawn(seed, part, self._measured(part), restarts=self.flow.restart.max > 0)
 
     def exhaustive(self, seed: int) -> Iterator[Plan]:
-        """A plan for each append of the seed's undisturbed run: killed right behind it."""
+        """Plans for each append of the seed's undisturbed run: killed right before it, and right behind it."""
         quiet_plan = msgspec.structs.replace(self.plan(seed), items=self.options.items, crashes=(), troubles=())
         machine = self._history(quiet_plan, told=False).machine
         writes = [number for number, (operation, _) in enumerate(machine.disk.faults.calls, 1) if operation == "write"]
@@ -168,7 +186,7 @@ class Simulator:
         for crash in (*plan.crashes, None):
             life = machine.live(flow, crash, known.bounds)
             self.processes += 1
-            problems += acknowledged.missing(machine.disk)
+            problems += acknowledged.missing(machine.disk) + self._orphans(machine, life)
             if teller is not None:
                 teller.tell(life)
             if life.ending == "drained" or problems:
@@ -188,18 +206,30 @@ class Simulator:
         evidence = evidence_on(machine.disk)
         handle = machine.lives[-1].handle
         assert handle is not None
-        wired = handle.pipeline.wired
-        broken = sum(each.seconds < 0 for each in machine.plan.troubles)
-        crashes = sum(life.crash is not None for life in machine.lives) + broken
         problems = [*rules(machine.disk, evidence), *differences(reference, evidence)]
         if not self.options.real:
+            problems += sinks(self.flow, self._sinks(machine, handle, evidence))
+        return problems or _uncertified(machine, flow)
 
-            def declared(stage: str, index: int) -> type:
-                return wired.log.codecs[stage].declared[index].origin
+    def _orphans(self, machine: Machine, life: Life) -> list[str]:
+        """At level `fsync`: what was delivered before the power went and is not in the journal that came back."""
+        before = machine.lives[life.number - 1].crash if life.number else None
+        if before is None or before.kind != "power" or not isinstance(self.level, Fsync) or not life.marks or life.handle is None:
+            return []
+        evidence = evidence_on(machine.disk, life.marks[0].position - 1)
+        known = self._sinks(machine, life.handle, evidence)
+        return orphans(self.flow, known, machine.lives[life.number - 1].delivered)
 
-            known = Sinks(reference, evidence, machine.world.places, wired.edges, declared, crashes, self._lossy(machine))
-            problems += sinks(self.flow, known)
-        return problems
+    def _sinks(self, machine: Machine, handle: Handle, evidence: Evidence) -> Sinks:
+        wired = handle.pipeline.wired
+
+        def declared(stage: str, index: int) -> type:
+            return wired.log.codecs[stage].declared[index].origin
+
+        broken = sum(each.seconds < 0 for each in machine.plan.troubles)
+        crashes = sum(life.crash is not None for life in machine.lives) + broken
+        reference = self._references(machine.plan.items).reference
+        return Sinks(reference, evidence, machine.world.places, wired.edges, declared, crashes, self._lossy(machine))
 
     def _lossy(self, machine: Machine) -> bool:
         """Whether the journal was allowed to lose its tail. A transactional sink may then know more than the run, and refuses it."""
@@ -213,7 +243,7 @@ class Simulator:
     def _measured(self, items: int | None) -> Measure:
         with quiet():
             known = self._references(items)
-        return Measure(known.operations, self._stages, max(1, known.calls))
+        return Measure(known.operations, self._stages, max(1, known.calls), known.deliveries)
 
     def _references(self, items: int | None) -> "_Known":
         if items not in self._known:
@@ -238,7 +268,8 @@ class Simulator:
             runs.append((evidence_on(machine.disk), machine.world.places))
         bounds = Bounds(max(life.seconds for life in lives) * 20 + 3600.0, max(life.ran for life in lives) * 50 + 100_000)
         calls = max((len(stream) for stream in runs[0][0].streams.values()), default=1)
-        return _Known(references(self.flow, runs), bounds, operations, calls)
+        deliveries = sum(place.counted().total() for place in runs[0][1].values())
+        return _Known(references(self.flow, runs), bounds, operations, calls, deliveries)
 
 
 class _Known(NamedTuple):
@@ -246,6 +277,7 @@ class _Known(NamedTuple):
     bounds: Bounds
     operations: int
     calls: int
+    deliveries: int
 
 
 def _most(flow: Flow, items: int | None, source: str) -> int | None:
@@ -254,6 +286,18 @@ def _most(flow: Flow, items: int | None, source: str) -> int | None:
         return None
     arcs = flow.topology.downstream(source)
     return items * _REFERENCES if arcs and all(arc.port == "reference" for arc in arcs) else items
+
+
+def _uncertified(machine: Machine, flow: Flow) -> list[str]:
+    """What a replay of the journal finds: the code must give again what it recorded, through all crashes."""
+    machine.troubles.left = {}
+    loop = VirtualLoop(machine.clock)
+    try:
+        report = loop.run_until_complete(replaying(flow, SegmentReader.open(RUN, files=machine.disk.killed())))
+    finally:
+        loop.close()
+    told = [f"replay differs at {each.event}: {each}" for each in report.differences]
+    return told or ([] if report.certified else [f"replay does not certify the run: {report.reason}"])
 
 
 def _unexpected(life: Life) -> str:
@@ -315,7 +359,9 @@ class _Teller:
     def tell(self, life: Life) -> None:
         """Add the lines of this process."""
         disk = self._machine.disk
-        entries = entries_on(disk) if disk.killed().exists(RUN / "EPOCH") else []
+        entries = []
+        with suppress(ObzenError):  # what cannot be read is told by its problem
+            entries = entries_on(disk)
         calls = disk.faults.calls
         began = life.marks[0].position - 1 if life.marks else entries[-1].position if entries else 0
         self.lines += chapter(life, entries, began, calls[-1] if calls else None)

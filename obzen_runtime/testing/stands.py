@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from obzen_runtime.flow import Flow
-from obzen_runtime.stages import Node, Progress, Sink, Source, Transform
-from obzen_runtime.testing.world import world
+from obzen_runtime.stages import At, Node, Progress, Sink, Source, Transform
+from obzen_runtime.testing.world import encoded, world
 
 __all__ = ["Troubles", "staged"]
 
@@ -29,8 +29,6 @@ class Troubles:
         """Lets virtual time pass."""
         self.left: dict[str, tuple[int, float]] = {}
         """Per stage the calls until it happens, and the seconds the call takes; below 0 the stage crashes."""
-        self.resumed = False
-        """The process goes on with a run."""
 
     def call(self, stage: str) -> None:
         """A handler of the stage is called. Raises `SystemExit` where the stage is to crash."""
@@ -53,7 +51,7 @@ def staged(flow: Flow, troubles: Troubles, *, items: Callable[[str], int | None]
     for name, node in flow.nodes.items():
         match node:
             case Source():
-                changed[name] = dataclasses.replace(node, handler=_some(node.handler, items(name), troubles), thread=False)
+                changed[name] = dataclasses.replace(node, handler=_some(node, items(name)), thread=False)
             case Sink():
                 sink = node if real else node.stand_in() or _recorder(node, troubles)
                 changed[name] = dataclasses.replace(sink, options=_inline(sink.options))
@@ -68,45 +66,48 @@ def _inline(options: Any) -> Any:
     return msgspec.structs.replace(options, executor=None)
 
 
-def _some(handler: Callable[..., Any], items: int | None, troubles: Troubles) -> Callable[..., Any]:
-    """The source's first items. One that goes on with a run is pulled by a task, never by a thread."""
+def _some(node: Source, items: int | None) -> Callable[..., Any]:
+    """The source's first items, also where it begins behind an offset that it gave in an earlier process."""
+    handler = node.handler
+    if items is None:
+        return handler  # type: ignore[no-any-return]
+    given_at: dict[bytes, int] = {}
+    """Per offset how many items it had given then."""
 
     @functools.wraps(handler)
     def given(*arguments: Any, **parameters: Any) -> Any:
-        if items is not None:  # what it knows of its whole length is not true of its beginning
-            parameters = {name: Progress() if isinstance(each, Progress) else each for name, each in parameters.items()}
+        # What it knows of its whole length is not true of its beginning.
+        parameters = {name: Progress() if isinstance(each, Progress) else each for name, each in parameters.items()}
+        start = parameters.get(node.seek) if node.seek else None
+        before = given_at[encoded(start)] if start is not None else 0
         found = handler(*arguments, **parameters)
-        if hasattr(found, "__anext__"):
-            return found if items is None else _first(found, items)
-        some = itertools.islice(found, items)
-        return _waiting(some, found) if troubles.resumed else _plain(some, found)
+        return (_first_async if hasattr(found, "__anext__") else _first)(found, before, items, given_at)
 
     return given
 
 
-def _plain(some: Iterator[Any], found: Any) -> Iterator[Any]:
+def _first(found: Any, before: int, items: int, given_at: dict[bytes, int]) -> Iterator[Any]:
     try:
-        yield from some
-    finally:
-        _closed(found)
-
-
-async def _waiting(some: Iterator[Any], found: Any) -> AsyncIterator[Any]:
-    try:
-        for item in some:
+        for number, item in enumerate(itertools.islice(found, items - before), before + 1):
+            if type(item) is At:
+                given_at[encoded(item.offset)] = number
             yield item
     finally:
         _closed(found)
 
 
-async def _first(found: Any, items: int) -> AsyncIterator[Any]:
-    left = items
+async def _first_async(found: Any, before: int, items: int, given_at: dict[bytes, int]) -> AsyncIterator[Any]:
+    number = before
     try:
-        async for item in found:
-            yield item
-            left -= 1
-            if not left:
+        while number < items:
+            try:
+                item = await anext(found)
+            except StopAsyncIteration:
                 return
+            number += 1
+            if type(item) is At:
+                given_at[encoded(item.offset)] = number
+            yield item
     finally:
         if hasattr(found, "aclose"):
             await found.aclose()

@@ -47,6 +47,8 @@ def _end(life: Life, entries: Sequence[Entry], last: tuple[str, Path] | None) ->
     crash = life.crash
     match life.ending:
         case "killed" if crash is not None:
+            if crash.kind == "delivery":
+                return f"killed right behind delivery {crash.at}"
             where = f"at disk operation {crash.at}"
             if last is not None and last[0] == "write":
                 where += f", writing {last[1].name}{_torn(crash, life, entries)}"

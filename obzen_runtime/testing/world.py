@@ -53,6 +53,9 @@ class World:
         self._places: dict[str, Place] = {}
         self.dead: Callable[[], bool] = bool
         """Whether the process that asks has died: then nothing it wants happens."""
+        self.left = 0
+        """Deliveries until the process dies, right behind the last of them; 0: it does not."""
+        self.die: Callable[[], object] = bool
 
     @property
     def places(self) -> Mapping[str, Place]:
@@ -65,16 +68,24 @@ class World:
         if there.keyed.get(key, data) != data:
             there.clashes.append(key)
         there.keyed[key] = data
+        self._delivered()
 
     def append(self, place: str, value: Any) -> None:
         """Add a row; the same row again is another row."""
         self.at(place).rows.append(encoded(value))
+        self._delivered()
 
     def transact(self, place: str, values: list[Any], position: bytes) -> None:
         """Add rows and store a position, both or neither."""
         there = self.at(place)
         there.rows += map(encoded, values)
         there.position = position
+        self._delivered()
+
+    def _delivered(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.die()
 
     def at(self, place: str) -> Place:
         """The place, made when it is not there. Raises `Crashed` when the process that asks is dead."""
