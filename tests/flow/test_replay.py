@@ -259,7 +259,8 @@ def test_a_run_that_was_ended_early_replays_up_to_its_end(order):
             await asyncio.sleep(0)
         pipeline.command(order)
 
-    report = proved(oz.Flow("f", ints(50_000) >> skipping >> summed >> Seen().sink()), beside=beside)
+    flow = oz.Flow("f", ints(50_000) >> skipping >> summed >> Seen().sink(), window=oz.Window(events=200))
+    report = proved(flow, beside=beside)
     assert 0 < report.stages["s"].recorded < 50_000
 
 
