@@ -9,7 +9,7 @@ from obzen_runtime.events import DeadLetter
 from obzen_runtime.flow import Flow, ReplayReport, VerifyReport, ignored, replay, replaying, verify, verifying
 from obzen_runtime.fsm import Machine, on
 from obzen_runtime.host import FlowFailed, Handle, Report, StageReport, resume, run, start
-from obzen_runtime.journal import MemoryJournal, SegmentJournal
+from obzen_runtime.journal import MemoryJournal, Retention, SegmentJournal
 from obzen_runtime.kernel import ErrorInfo, IdempotencyKey, ObzenError, Permanent, Retry, Transient
 from obzen_runtime.stages import (
     At,
@@ -26,6 +26,7 @@ from obzen_runtime.stages import (
     every,
     fold,
     join,
+    schema,
     sink,
     source,
     stage,
@@ -57,6 +58,7 @@ __all__ = [
     "ReplayReport",
     "Report",
     "Restart",
+    "Retention",
     "Retry",
     "SegmentJournal",
     "SelfSupervised",
@@ -79,6 +81,7 @@ __all__ = [
     "replaying",
     "resume",
     "run",
+    "schema",
     "sink",
     "source",
     "stage",

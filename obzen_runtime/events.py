@@ -55,6 +55,7 @@ __all__ = [
     "RunResumed",
     "RunStarted",
     "Runs",
+    "SchemaChange",
     "Setting",
     "Since",
     "Slice",
@@ -207,7 +208,7 @@ Parents = Offsets | Paired | Since
 
 
 class Lost(msgspec.Struct, frozen=True, array_like=True):
-    """Inputs of a step that gave no output, and why: dropped, filtered, unmatched, late, skipped or dead."""
+    """Inputs of a step that gave no output, and why: dropped, filtered, unmatched, late, skipped, dead or undecodable."""
 
     reason: str
     runs: Runs
@@ -324,6 +325,15 @@ class RunStarted(msgspec.Struct, frozen=True, omit_defaults=True, tag="run.start
     """Version of the record format."""
 
 
+class SchemaChange(msgspec.Struct, frozen=True, array_like=True):
+    """From event `since` on a stage's events are of this schema."""
+
+    since: int
+    fingerprint: str
+    versions: dict[str, int]
+    """Per declared output type, by name and in order, the version of its class."""
+
+
 class RunResumed(msgspec.Struct, frozen=True, omit_defaults=True, tag="run.resumed", tag_field="kind"):
     """Another process went on with the run."""
 
@@ -333,6 +343,8 @@ class RunResumed(msgspec.Struct, frozen=True, omit_defaults=True, tag="run.resum
     """Bytes [from, to) of the last segment cut away by recovery."""
     code: dict[str, str] = {}
     """Per stage whose code has changed since: its new fingerprint."""
+    schemas: dict[str, tuple[SchemaChange, ...]] = {}
+    """Per stage whose event types have changed since the run was started: each change, in order."""
 
 
 class RunForked(msgspec.Struct, frozen=True, omit_defaults=True, tag="run.forked", tag_field="kind"):
@@ -458,6 +470,10 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True, tag="checkpoin
     """The runs this one was forked from, the oldest first, each with the next ordinal of every stage at the fork."""
     snapshots: dict[str, int] = {}
     """Per stage with state the position of its last snapshot."""
+    resumed: RunResumed | None = None
+    """The newest of its kind, as long as the run was gone on with."""
+    forked: RunForked | None = None
+    """The newest of its kind, when this is a fork."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True, tag="snapshot", tag_field="kind"):

@@ -138,6 +138,7 @@ class Table:
 
     async def watch(self, handle: Handle) -> None:
         """Draw five times a second."""
+        await handle.begun.wait()
         self._handle = handle
         while True:
             now = time.monotonic()
@@ -165,8 +166,9 @@ class Lines:
 
     async def watch(self, handle: Handle) -> None:
         """Print lines for as long as the flow runs."""
+        await handle.begun.wait()
         place = f" in {handle.directory}" if handle.directory else " in memory"
-        hint(f"{handle.flow.name}: run {handle.run_id} started{place}")
+        hint(f"{handle.flow.name}: run {handle.run_id} {'resumed' if handle.resumed else 'started'}{place}")
         while True:
             await asyncio.sleep(_LOG_PERIOD)
             hint(line(snapshot(handle, "", time.monotonic() - self._began, {})))

@@ -2,7 +2,7 @@
 
 from obzen_runtime.flow.agreement import Agreement, Disagreement, VerifyReport, verify, verifying
 from obzen_runtime.flow.builder import Flow
-from obzen_runtime.flow.changes import judge_changes
+from obzen_runtime.flow.changes import judge_changes, judge_schemas, schemas_written
 from obzen_runtime.flow.contracts import Verdict
 from obzen_runtime.flow.divergence import Divergence
 from obzen_runtime.flow.machine import PIPELINE, Cancel, Drain, PauseFlow, ResumeFlow, StopFlow
@@ -34,10 +34,12 @@ __all__ = [
     "Wanted",
     "ignored",
     "judge_changes",
+    "judge_schemas",
     "refusal",
     "replay",
     "replaying",
     "requeued",
+    "schemas_written",
     "source_name",
     "verify",
     "verifying",

@@ -4,15 +4,16 @@ A stage without state may change: what it wrote stays, what comes is made by the
 that the old code folded would be folded on by the new one, so that needs a person's word.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from obzen_runtime.events import SchemaChange
 from obzen_runtime.flow.builder import Flow
 from obzen_runtime.journal import Manifest
 from obzen_runtime.kernel import FlowInvalid, versions
-from obzen_runtime.stages import code_fingerprint
+from obzen_runtime.stages import DEAD_LETTERS, Codec, code_fingerprint
 
-__all__ = ["judge_changes"]
+__all__ = ["judge_changes", "judge_schemas", "schemas_written"]
 
 _STATEFUL = frozenset({"fold", "stateful", "top", "join"})
 
@@ -47,6 +48,50 @@ def judge_changes(
             remedy="Restore the code, start a new run, or go on all the same with --allow-code-change (allow_code_change=True).",
         )
     return changed
+
+
+Schemas = Mapping[str, tuple[SchemaChange, ...]]
+"""As in `RunResumed`."""
+
+
+def judge_schemas(
+    codecs: Mapping[str, Codec], manifest: Manifest, *, earlier: Schemas, written: Mapping[str, int], allowed: bool
+) -> dict[str, tuple[SchemaChange, ...]]:
+    """What a resume records of event types: each change so far, and those of today's flow, per stage that has any.
+
+    `written` is the next ordinal of each stage. Raises `FlowInvalid` (`schema_changed`), unless `allowed`, when a stage
+    declares an older version of a class than stands in the log: nobody can say how to read that.
+    """
+    changes: dict[str, tuple[SchemaChange, ...]] = dict(earlier)
+    for stage, wrote in _written(codecs, manifest, earlier).items():
+        now, last = codecs[stage].schema(written.get(stage, 0)), wrote[-1]
+        if (now.fingerprint, now.versions) == (last.fingerprint, last.versions):
+            continue
+        newer = [name for each in wrote for name, version in each.versions.items() if version > now.versions.get(name, version)]
+        if newer and not allowed:
+            raise FlowInvalid(
+                f"run {manifest.run_id} holds events of a later version of {newer[0]} than the {now.versions[newer[0]]} "
+                f"that {stage} declares now",
+                code="schema_changed",
+                remedy="Resume with the newer program, or start a new run; --allow-code-change reads them all the same.",
+            )
+        changes[stage] = (*earlier.get(stage, ()), now)
+    return changes
+
+
+def schemas_written(codecs: Mapping[str, Codec], manifest: Manifest, changes: Schemas) -> None:
+    """Tell each codec under which schemas its stage's events stand in the log."""
+    for stage, wrote in _written(codecs, manifest, changes).items():
+        codecs[stage].written(wrote)
+
+
+def _written(codecs: Mapping[str, Codec], manifest: Manifest, changes: Schemas) -> dict[str, Sequence[SchemaChange]]:
+    found: dict[str, Sequence[SchemaChange]] = {}
+    for stage, codec in codecs.items():
+        if stage in manifest.schemas and stage != DEAD_LETTERS and codec.declared:
+            versions = manifest.schema_versions.get(stage) or {each.text: 1 for each in codec.declared}
+            found[stage] = (SchemaChange(0, manifest.schemas[stage], versions), *changes.get(stage, ()))
+    return found
 
 
 _AS_IT_WAS = "Resume with the flow as it was, or start a new run."

@@ -66,6 +66,7 @@ from obzen_runtime.stages import (
     LettersStage,
     Pause,
     Ready,
+    Recollects,
     Restarted,
     Resume,
     SinkStage,
@@ -108,6 +109,7 @@ class Pipeline:
         self.verdicts: list[Verdict] = []
         self.past: Past | None = None
         """What an earlier process left."""
+        self.resumed: RunResumed | None = None
         self.stuck = False
         """Some task outlived the run, because it swallows every cancellation."""
         self.watchers: list[Callable[[str], None]] = []
@@ -136,6 +138,7 @@ class Pipeline:
     def go_on(self, past: Past, resumed: RunResumed) -> None:
         """Before `run`: begin where the past ends, with this record; a past that has drained is only taken over."""
         self.past = past
+        self.resumed = resumed
         past.give_back()
         if past.over:
             self.state, self.reason = "drained", "drained"
@@ -467,6 +470,8 @@ class Pipeline:
         elif self.journal.size - self._checkpointed >= _CHECKPOINT:
             self._checkpointed = self.journal.size
             self._write(self._checkpoint())
+            needs = [stage.needs for stage in self.stages.values() if isinstance(stage, Recollects)]
+            self.journal.forget(min([self._floor(), *needs]))
 
     def _checkpoint(self) -> Checkpoint:
         stages, edges = self.stages.values(), self.wired.edges
@@ -487,6 +492,8 @@ class Pipeline:
                 if isinstance(stage, SinkStage) and stage.doubted
             },
             origins=self.past.origins if self.past is not None else (),
+            resumed=self.resumed,
+            forked=self.past.forked if self.past is not None else None,
         )
 
     def _floor(self) -> int:

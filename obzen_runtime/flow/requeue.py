@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 
-from obzen_runtime.events import Block, DeadLetter
+from obzen_runtime.events import Block, DeadLetter, RunResumed
 from obzen_runtime.flow.builder import Flow
+from obzen_runtime.flow.changes import schemas_written
 from obzen_runtime.flow.topology import Ignored
-from obzen_runtime.journal import SegmentReader
+from obzen_runtime.journal import RunDirectory, SegmentReader
 from obzen_runtime.kernel import FlowInvalid, StateFailed
-from obzen_runtime.stages import DEAD_LETTERS, Bad, Codec, Declared, Join, Link, Parameter, Path, Signature, Source
+from obzen_runtime.stages import DEAD_LETTERS, LATEST, Bad, Codec, Declared, Join, Link, Parameter, Path, Signature, Source, Undecoded
 
 __all__ = ["Requeue", "Wanted", "refusal", "requeued", "source_name"]
 
@@ -109,8 +110,12 @@ def _letters_link(flow: Flow, requeue: Requeue, stage: str, upstreams: Sequence[
 
     async def letters(*, run: str, upto: int) -> AsyncIterator[Any]:
         codecs = {name: Codec(name, outputs[name]) for name in upstreams}
-        async for _, record in SegmentReader.open(FilePath(run)).read(0, upto + 1, kinds=frozenset({DeadLetter})):
-            if isinstance(record, DeadLetter) and record.stage == stage and requeue.wanted.holds(record) and record.upstream in codecs:
+        manifest = RunDirectory(FilePath(run)).read_manifest()
+        schemas_written(codecs, manifest, {})
+        async for _, record in SegmentReader.open(FilePath(run)).read(0, upto + 1, kinds=frozenset({DeadLetter, RunResumed})):
+            if isinstance(record, RunResumed):
+                schemas_written(codecs, manifest, record.schemas)
+            elif isinstance(record, DeadLetter) and record.stage == stage and requeue.wanted.holds(record) and record.upstream in codecs:
                 yield _event(codecs[record.upstream], record)
 
     node = flow.topology.nodes[stage]
@@ -121,11 +126,13 @@ def _letters_link(flow: Flow, requeue: Requeue, stage: str, upstreams: Sequence[
 
 def _event(codec: Codec, letter: DeadLetter) -> Any:
     """The event of a letter as its upstream declares it today."""
-    block = Block(codec.stage, 0, 1, 0, b"\x91" + letter.payload, letter.type)
+    then = letter.event if letter.error.code == "undecodable" else LATEST
+    block = Block(codec.stage, then, 1, 0, b"\x91" + letter.payload, letter.type)
     try:
-        return codec.decode(block)[0]
+        (event,) = codec.decode(block)
     except (msgspec.MsgspecError, IndexError) as error:
         return Bad(letter.payload, error, f"dead_letters@{letter.ordinal}")
+    return Bad(event.raw, event.error, f"dead_letters@{letter.ordinal}") if isinstance(event, Undecoded) else event
 
 
 def _sides(flow: Flow, requeue: Requeue, join: Join, links: Iterable[Link]) -> list[Link]:

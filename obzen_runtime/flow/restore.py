@@ -5,7 +5,9 @@ the last checkpoint, the oldest position that anybody still needed then, so its 
 and not on its history.
 """
 
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from obzen_runtime.events import (
@@ -29,7 +31,7 @@ from obzen_runtime.events import (
 )
 from obzen_runtime.flow.builder import Wired
 from obzen_runtime.journal import Journal
-from obzen_runtime.stages import DEAD_LETTERS, Edge, Place, SinkStage, Standing
+from obzen_runtime.stages import DEAD_LETTERS, Edge, Place, SinkStage, SourceStage, Standing
 
 __all__ = ["Past", "read_past"]
 
@@ -43,7 +45,7 @@ class Waiting(NamedTuple):
     """What of one block its consumer had not passed."""
 
     place: Place
-    ordinals: list[int]
+    ordinals: Sequence[int]
     size: int
 
 
@@ -56,7 +58,7 @@ class Queue:
         self.delivered = 0
         self.accounted = 0
 
-    def add(self, place: Place, ordinals: list[int], size: int) -> None:
+    def add(self, place: Place, ordinals: Sequence[int], size: int) -> None:
         """A block stands in the log."""
         self.blocks.append(Waiting(place, ordinals, size))
 
@@ -64,12 +66,13 @@ class Queue:
         """The consumer stands at ordinal `stop`; returns how many events it passed."""
         passed = 0
         while self.blocks and (first := self.blocks[0]).ordinals[0] < stop:
-            left = [ordinal for ordinal in first.ordinals if ordinal >= stop]
-            passed += len(first.ordinals) - len(left)
-            if left:
-                self.blocks[0] = first._replace(ordinals=left, size=first.size * len(left) // len(first.ordinals))
-            else:
+            gone = bisect_left(first.ordinals, stop)
+            passed += gone
+            if gone == len(first.ordinals):
                 self.blocks.popleft()
+            else:
+                left = first.ordinals[gone:]
+                self.blocks[0] = first._replace(ordinals=left, size=first.size * len(left) // len(first.ordinals))
         return passed
 
 
@@ -86,8 +89,10 @@ class Past:
         """The run drained."""
         self.resumed: RunResumed | None = None
         """The newest of its kind."""
-        self.silent = False
-        """A fork that may not deliver."""
+        self.forked: RunForked | None = None
+        """The newest of its kind."""
+        self.begun = False
+        """A flow has run in this log."""
         self.origins: tuple[tuple[str, dict[str, int]], ...] = ()
         """The runs it was forked from, with what every stage had written then."""
         self._out = {name: [queue for queue in self.queues if queue.edge.source == name] for name in wired.stages}
@@ -106,6 +111,7 @@ class Past:
         self._known = position
         self.letters = checkpoint.dead_letters
         self.origins = checkpoint.origins
+        self.resumed, self.forked, self.begun = checkpoint.resumed, checkpoint.forked, True
         for name, standing in self.standings.items():
             standing.cursor = checkpoint.cursors.get(name, Cursor())
             standing.written = checkpoint.written.get(name, 0)
@@ -148,19 +154,22 @@ class Past:
                 self.standings[stage].doubted[upstream, event] = record.outcome
             case RunCompleted():
                 self.completed = True
+            case RunStarted():
+                self.begun = True
             case RunResumed():
-                self.completed = False
+                self.completed, self.resumed = False, record
             case RunForked(origin=origin):
+                self.forked = record
                 self.origins = (*self.origins, (origin, {name: standing.written for name, standing in self.standings.items()}))
 
     def _offered(self, position: int, block: Block, new: bool) -> None:
         codec = self._wired.log.codecs[block.stage]
         for queue in self._out[block.stage]:
             edge = queue.edge
-            chosen = list(range(block.base, block.base + block.count))
+            chosen: Sequence[int] = range(block.base, block.base + block.count)
             if edge.routed is not None:
-                takes = [edge.routes(each.origin) for each in codec.declared]
-                kinds = [block.types] * block.count if isinstance(block.types, int) else block.types
+                kinds = codec.kinds(block)
+                takes = {kind: edge.routes(kind) for kind in set(kinds)}
                 chosen = [ordinal for ordinal, kind in zip(chosen, kinds, strict=True) if takes[kind]]
             self._queued(queue, Place(position, block.base, block.at), chosen, len(block.payloads) * len(chosen) // block.count, new)
 
@@ -177,11 +186,11 @@ class Past:
         for queue in self._out[DEAD_LETTERS]:
             self._queued(queue, Place(position, letter.ordinal, letter.at), [letter.ordinal], 64 + len(letter.payload), new)
 
-    def _queued(self, queue: Queue, place: Place, chosen: list[int], size: int, new: bool) -> None:
+    def _queued(self, queue: Queue, place: Place, chosen: Sequence[int], size: int, new: bool) -> None:
         if new:
             queue.delivered += len(chosen)
         passed = self.standings[queue.edge.target].cursor.next.get(queue.edge.source, 0)
-        left = [ordinal for ordinal in chosen if ordinal >= passed]
+        left = chosen[bisect_left(chosen, passed) :]
         if left:
             queue.add(place, left, size)
 
@@ -225,8 +234,10 @@ class Past:
         wired = self._wired
         wired.log.letters.count = self.letters
         for name, stage in wired.stages.items():
+            if isinstance(stage, SinkStage | SourceStage):
+                stage.silent = self.forked is not None and not self.forked.live
             if isinstance(stage, SinkStage):
-                stage.silent, stage.origins = self.silent, self.origins
+                stage.origins = self.origins
             stage.restore(self.standings[name])
         for queue in self.queues:
             edge = queue.edge
@@ -236,20 +247,14 @@ class Past:
             waiting = [(queue, block) for queue in self.queues if queue.edge.target == name for block in queue.blocks]
             waiting.sort(key=lambda each: (each[0].edge.source != standing.cursor.inside, each[1].place))
             for queue, block in waiting:
-                queue.edge.offer_again(*block)
+                queue.edge.offer_again(block.place, list(block.ordinals), block.size)
 
 
 async def read_past(wired: Wired, journal: Journal) -> Past | None:
     """Read what is needed of the log, from the last checkpoint's floor on; None when no flow has run in it."""
-    begun = await journal.last(frozenset({RunStarted, RunResumed, RunForked}))
-    if begun is None:
+    if not journal.head:
         return None
     past = Past(wired)
-    resumed = await journal.last(frozenset({RunResumed}))
-    if resumed is not None and isinstance(resumed.record, RunResumed):
-        past.resumed = resumed.record
-    forked = await journal.last(frozenset({RunForked}))
-    past.silent = forked is not None and isinstance(forked.record, RunForked) and not forked.record.live
     start = 1
     found = await journal.last(frozenset({Checkpoint}))
     if found is not None and isinstance(found.record, Checkpoint) and found.record.floor:
@@ -261,4 +266,4 @@ async def read_past(wired: Wired, journal: Journal) -> Past | None:
                     past.standings[name].snapshot, past.standings[name].snapshot_at = entry.record, position
     async for entry in journal.read(start):
         past.add(entry.position, entry.record)
-    return past
+    return past if past.begun else None

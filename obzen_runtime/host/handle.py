@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from obzen_runtime.actor import Ground, Watchdog, outlast
-from obzen_runtime.events import ActorStalled, Record, RunCancelled, RunCompleted, RunFailed, RunResumed
-from obzen_runtime.flow import Cancel, Drain, Flow, PauseFlow, Pipeline, ResumeFlow, StopFlow, judge_changes
+from obzen_runtime.events import ActorStalled, Record, RunCancelled, RunCompleted, RunFailed, RunResumed, SchemaChange
+from obzen_runtime.flow import Cancel, Drain, Flow, PauseFlow, Pipeline, ResumeFlow, StopFlow, judge_changes, judge_schemas, schemas_written
 from obzen_runtime.host.opening import Opening, open_run, parameters_of
 from obzen_runtime.host.report import Report, StageReport
 from obzen_runtime.journal import Journal, Retention, SegmentJournal
@@ -44,6 +44,8 @@ class Handle:
         self._orders = (
             Listener(self.directory, lambda order: self.pipeline.command(command_of(order))) if self.directory and listens else None
         )
+        self.begun = asyncio.Event()
+        """Set when the run has begun, or gone on; one that is refused never does."""
         self._task: asyncio.Task[Report] | None = None
         self._over = False
 
@@ -71,6 +73,11 @@ class Handle:
         """The supervisor's state, such as `running` or `drained`."""
         return self.pipeline.state
 
+    @property
+    def resumed(self) -> bool:
+        """Whether it goes on with what an earlier process left."""
+        return self.pipeline.past is not None
+
     def start(self) -> None:
         """Fire the gun of a flow started with `manual=True`; an early order is remembered."""
         self.pipeline.fire_gun()
@@ -91,6 +98,7 @@ class Handle:
         except BaseException:
             await self._put_away()
             raise
+        self.begun.set()
         await self.pipeline.run()
         if self._orders is not None:
             self._orders.close()
@@ -116,14 +124,19 @@ class Handle:
         before = past.resumed
         recovered = self.journal.recovered if isinstance(self.journal, SegmentJournal) else None
         changed: dict[str, str] = {}
+        schemas: dict[str, tuple[SchemaChange, ...]] = {}
         if self._manifest is not None:
             earlier = before.code if before is not None else {}
             parameters = parameters_of(self.flow)
             changed = judge_changes(self.flow, self._manifest, earlier=earlier, parameters=parameters, allowed=self._allowed)
             changed = {**earlier, **changed}
+            codecs, known = self.pipeline.wired.log.codecs, before.schemas if before is not None else {}
+            written = {name: standing.written for name, standing in past.standings.items()}
+            schemas = judge_schemas(codecs, self._manifest, earlier=known, written=written, allowed=self._allowed)
+            schemas_written(codecs, self._manifest, schemas)
         epoch = recovered.epoch if recovered is not None else before.epoch + 1 if before is not None else 2
         lost = recovered.tail_lost if recovered is not None else None
-        self.pipeline.go_on(past, RunResumed(self._clock.wall_ms(), epoch, lost, changed))
+        self.pipeline.go_on(past, RunResumed(self._clock.wall_ms(), epoch, lost, changed, schemas))
 
     async def _put_away(self) -> None:
         """The run never began: let go of what it holds."""

@@ -27,7 +27,7 @@ from obzen_runtime.journal import (
     retention_from,
 )
 from obzen_runtime.kernel import RUN_ID, IoFailed, JournalLocked, RunId, Seams, UsageError, new_run_id, versions
-from obzen_runtime.stages import code_fingerprint, schema_fingerprint
+from obzen_runtime.stages import code_fingerprint, schema_fingerprint, versions_of
 
 __all__ = ["LOADING", "Kept", "Opened", "Opening", "Origin", "open_run", "parameters_of"]
 
@@ -157,6 +157,7 @@ def _manifest(flow: Flow, name: RunId, level: Level, origin: Origin, started_ms:
         variable=origin.variable or None,
         code={stage: code_fingerprint(node) for stage, node in topology.nodes.items()},
         schemas={stage: schema_fingerprint(declared) for stage, declared in topology.outputs.items()},
+        schema_versions={stage: versions_of(declared) for stage, declared in topology.outputs.items() if declared},
         parameters=parameters_of(flow),
         options={"restart": msgspec.to_builtins(flow.restart), "window": msgspec.to_builtins(flow.window), **origin.options},
         durability=level_text(level),

@@ -1,11 +1,11 @@
 """Stages: what a node of a flow does. Descriptions that decorators return, and the workers made from them."""
 
-from obzen_runtime.stages.codec import Codec, difference
+from obzen_runtime.stages.codec import LATEST, Codec, difference, schema_fingerprint
 from obzen_runtime.stages.context import Context, Event
 from obzen_runtime.stages.delivery import Delivery
 from obzen_runtime.stages.edge import Edge, Entry, Inbox, Place, Window
 from obzen_runtime.stages.emit import AtEnd, Each, Emit, Every, at_end, each, every
-from obzen_runtime.stages.fingerprint import code_fingerprint, schema_fingerprint
+from obzen_runtime.stages.fingerprint import code_fingerprint
 from obzen_runtime.stages.items import At, Bad, Offset
 from obzen_runtime.stages.join import How, Join, JoinStage, join
 from obzen_runtime.stages.letters import DeadLetters, LettersStage, dead_letters
@@ -26,6 +26,7 @@ from obzen_runtime.stages.machines import (
 )
 from obzen_runtime.stages.node import Handling, Link, Node, OnError, Path, Port, Target, Threads, threads
 from obzen_runtime.stages.outside import refused_by, refusing
+from obzen_runtime.stages.recollect import Recollects
 from obzen_runtime.stages.redo import Catcher, Redone, StoppedClock, finished, leftover, redo, take_over
 from obzen_runtime.stages.schema import Copied, Declared, Parameter, Signature, copied, payload_problem
 from obzen_runtime.stages.sink import Sink, SinkStage, sink
@@ -34,9 +35,11 @@ from obzen_runtime.stages.stage import DEAD_LETTERS, Counters, Letters, Log, Sta
 from obzen_runtime.stages.standing import Standing
 from obzen_runtime.stages.stateful import Fold, Stateful, Top, fold, stage, stateful, top
 from obzen_runtime.stages.transform import Transform, transform
+from obzen_runtime.stages.versions import Undecoded, schema, versions_of
 
 __all__ = [
     "DEAD_LETTERS",
+    "LATEST",
     "TERMINAL",
     "At",
     "AtEnd",
@@ -76,11 +79,12 @@ __all__ = [
     "OnError",
     "Parameter",
     "Path",
-    "Place",
     "Pause",
+    "Place",
     "Port",
     "Progress",
     "Ready",
+    "Recollects",
     "Redone",
     "Restarted",
     "Resume",
@@ -99,6 +103,7 @@ __all__ = [
     "Threads",
     "Top",
     "Transform",
+    "Undecoded",
     "Window",
     "at_end",
     "code_fingerprint",
@@ -115,6 +120,7 @@ __all__ = [
     "redo",
     "refused_by",
     "refusing",
+    "schema",
     "schema_fingerprint",
     "sink",
     "source",
@@ -124,4 +130,5 @@ __all__ = [
     "threads",
     "top",
     "transform",
+    "versions_of",
 ]

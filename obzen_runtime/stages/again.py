@@ -18,6 +18,7 @@ from obzen_runtime.kernel import ConfigInvalid, NotFound
 from obzen_runtime.stages.codec import Codec, difference
 from obzen_runtime.stages.items import At, Bad, raw_of
 from obzen_runtime.stages.step import LARGEST
+from obzen_runtime.stages.versions import Undecoded
 
 __all__ = ["Again", "chain", "chain_items", "no_offset", "not_repeatable"]
 
@@ -182,6 +183,8 @@ class _Recorded:
         if not self._events:
             raise self._differs("an item", item, "a bad row")
         ordinal, recorded = self._events.popleft()
+        if isinstance(recorded, Undecoded):
+            return  # nobody can say any more what it was
         found = difference(recorded, item, "")
         if found is not None:
             path, was, now = found

@@ -7,16 +7,19 @@ the first 64 events of a stage and one block in 256 are decoded and compared, ty
 import dataclasses
 import datetime
 import decimal
-from collections.abc import Sequence
-from typing import Any
+import hashlib
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
-from obzen_runtime.events import Block
+from obzen_runtime.events import Block, SchemaChange
 from obzen_runtime.kernel import ProtocolViolated
 from obzen_runtime.stages.schema import Declared
+from obzen_runtime.stages.versions import Reader, Undecoded, versions_of
 
-__all__ = ["Codec", "difference"]
+__all__ = ["LATEST", "Codec", "difference", "schema_fingerprint"]
 
 _ENCODE = msgspec.msgpack.Encoder().encode
 _FIRST = 64
@@ -24,10 +27,36 @@ _ONE_IN = 256
 _PLAIN = frozenset({int, str, bool, bytes, type(None)})
 
 
+LATEST = 1 << 62
+"""Stands for the ordinal of an event that is of the newest schema in the log."""
+
+
+class _Era(NamedTuple):
+    """Events from ordinal `since` up to `until` were written under one schema."""
+
+    since: int
+    until: int
+    reader: Reader
+
+
 class Codec:
     """Encodes and decodes the events of one stage, whose declared types are `declared`."""
 
-    __slots__ = ("_blocks", "_decoders", "_events", "_index", "_learned", "_raws", "_whole", "copies", "declared", "known", "stage")
+    __slots__ = (
+        "_blocks",
+        "_decoders",
+        "_eras",
+        "_events",
+        "_index",
+        "_learned",
+        "_raws",
+        "_until",
+        "_whole",
+        "copies",
+        "declared",
+        "known",
+        "stage",
+    )
 
     def __init__(self, stage: str, declared: Sequence[Declared]) -> None:
         self.stage = stage
@@ -42,6 +71,9 @@ class Codec:
         self._blocks = 0
         self._learned = False
         """A class was learned since the last proof."""
+        self._eras: tuple[_Era, ...] = ()
+        self._until = 0
+        """Events below this ordinal may be of an earlier schema."""
 
     encode = staticmethod(_ENCODE)
     """A list of payloads, or one payload, to bytes. Raises what msgspec raises for what it cannot encode."""
@@ -67,8 +99,55 @@ class Codec:
         index = self._index
         return bytes([index[type(item)] for item in items])
 
+    def written(self, wrote: Sequence[SchemaChange]) -> None:
+        """Learn under which schemas the stage's events stand in the log, in order; the last one may be today's."""
+        now = self.schema(0)
+        stops = [*(change.since for change in wrote[1:]), sys.maxsize]
+        eras = [(change, stop) for change, stop in zip(wrote, stops, strict=True) if change.since < stop]
+        while eras and msgspec.structs.replace(eras[-1][0], since=0) == now:
+            eras.pop()
+        self._eras = tuple(_Era(change.since, stop, Reader(self.stage, self.declared, change.versions)) for change, stop in eras)
+        self._until = eras[-1][1] if eras else 0
+
+    def schema(self, since: int) -> SchemaChange:
+        """Today's schema of the stage's events, as what holds from ordinal `since` on."""
+        return SchemaChange(since, schema_fingerprint(self.declared), versions_of(self.declared))
+
+    def earlier(self, ordinal: int) -> bool:
+        """Whether the event of that ordinal may be of an earlier schema, so that it may not be readable any more."""
+        return ordinal < self._until
+
     def decode(self, block: Block) -> list[Any]:
-        """The payloads of a block of this stage."""
+        """The payloads of a block of this stage; `Undecoded` stands for what an earlier schema wrote and nobody can read."""
+        if block.base < self._until:
+            return self._migrated(block)
+        return self.read(block)
+
+    def _migrated(self, block: Block) -> list[Any]:
+        return self._reader(block).read(block) if block.count else []
+
+    def _reader(self, block: Block) -> Reader:
+        return next(era.reader for era in self._eras if era.since <= block.base < era.until)
+
+    def kinds(self, block: Block) -> list[type]:
+        """The class of each event of a block, or of what stands in its place today, without decoding it."""
+        numbers = [block.types] * block.count if isinstance(block.types, int) else list(block.types)
+        if block.base < self._until:
+            return self._reader(block).kinds(numbers)
+        return [self.declared[number].origin for number in numbers]
+
+    def today(self, block: Block) -> Block:
+        """The block as it would be written now; itself, where that is so or some event cannot be decoded."""
+        if block.base >= self._until or not block.count:
+            return block
+        items = self._migrated(block)
+        kinds = set(map(type, items))
+        if Undecoded in kinds or not all(kind in self.known or self.learn(kind) for kind in kinds):
+            return block
+        return msgspec.structs.replace(block, payloads=self.encode(items), types=self.types(items, kinds))
+
+    def read(self, block: Block) -> list[Any]:
+        """The payloads of a block that was written under today's schema, whatever its ordinals."""
         if not block.count:
             return []
         if isinstance(block.types, int):
@@ -88,7 +167,7 @@ class Codec:
     def prove(self, items: Sequence[object], block: Block) -> None:
         """Decode a block and compare its first events with `items`, what was encoded; raises `ProtocolViolated` (`codec_mismatch`)."""
         try:
-            decoded = self.decode(block)
+            decoded = self.read(block)
         except msgspec.MsgspecError as error:
             raise ProtocolViolated(
                 f"stage {self.stage!r}: an event does not decode as {self._text()}: {error}",
@@ -112,6 +191,19 @@ class Codec:
 
     def _text(self) -> str:
         return " | ".join(each.text for each in self.declared)
+
+
+def schema_fingerprint(declared: Iterable[Declared]) -> str:
+    """SHA-256 of the JSON Schemas of declared types, in order."""
+    schemas = [_json_schema(each) for each in declared]
+    return hashlib.sha256(msgspec.json.encode(schemas, order="sorted")).hexdigest()
+
+
+def _json_schema(declared: Declared) -> Any:
+    try:
+        return msgspec.json.schema(declared.annotation)
+    except TypeError:  # a type msgspec encodes but has no schema for
+        return str(declared.annotation)
 
 
 def difference(live: Any, back: Any, path: str) -> tuple[str, Any, Any] | None:

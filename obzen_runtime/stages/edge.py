@@ -47,7 +47,7 @@ def time_of(places: Sequence[Place], ordinal: int) -> int:
 class Entry:
     """A block, or the end of an upstream, waiting in an inbox. `done` of its `count` events are committed."""
 
-    __slots__ = ("base", "count", "done", "edge", "end", "items", "ordinals", "places", "size")
+    __slots__ = ("bad", "base", "count", "done", "edge", "end", "items", "ordinals", "places", "size")
 
     def __init__(self, edge: "Edge", base: int, place: Place) -> None:
         self.edge = edge
@@ -61,10 +61,26 @@ class Entry:
         self.ordinals: list[int] | None = None
         """Where routing chose some of a block's events: their ordinals."""
         self.end: End | None = None
+        self.bad: Sequence[Any] = ()
+        """What stands for its events when none of them can be decoded; its items stay out of memory."""
 
     def ordinal(self, offset: int) -> int:
         """The upstream's ordinal of the event at `offset` in this entry."""
         return self.base + offset if self.ordinals is None else self.ordinals[offset]
+
+    def cut(self, at: int) -> "Entry":
+        """Keep the first `at` events; the others are the entry that is returned."""
+        rest = Entry(self.edge, self.ordinal(at), self.places[0])
+        rest.places = self.places
+        rest.ordinals = [self.ordinal(number) for number in range(at, self.count)]
+        rest.items = None if self.items is None else self.items[at:]
+        rest.count = self.count - at
+        rest.size = self.size * rest.count // self.count
+        self.ordinals = None if self.ordinals is None else self.ordinals[:at]
+        self.items = None if self.items is None else self.items[:at]
+        self.count = at
+        self.size -= rest.size
+        return rest
 
     def absorb(self, other: "Entry") -> bool:
         """Take in the entry that follows, so that a batch can span blocks; False when they do not join up."""
@@ -92,6 +108,11 @@ class Inbox:
     def __init__(self, wake: Wake) -> None:
         self.entries: deque[Entry] = deque()
         self.wake = wake
+
+    def follow(self, entry: Entry, others: Sequence[Entry]) -> None:
+        """Put others right behind an entry."""
+        for at, other in enumerate(others, self.entries.index(entry) + 1 if others else 0):
+            self.entries.insert(at, other)
 
     def gather(self, head: Entry, count: int, may_take: Callable[[Entry], bool]) -> int:
         """Let the first entry absorb what follows and may be taken until `count` events wait in it; returns how many do."""
@@ -121,6 +142,8 @@ class Edge:
         self.accounted = 0
         """Events the consumer has processed, dropped or dead-lettered."""
         self.ended: End | None = None
+        self.missed = 0
+        """Position of the first block that came after the consumer had ended; 0 for none."""
         self.passed = False
         """The consumer took the natural end in an earlier process."""
 
@@ -159,6 +182,7 @@ class Edge:
         entry.size = size
         self.delivered += entry.count
         if self.closed:
+            self.missed = self.missed or place.position
             return
         if self.spills and (self.events >= self.window.events or self.size >= self.window.size):
             entry.items = None
@@ -222,7 +246,8 @@ class Edge:
 
     def oldest(self) -> int | None:
         """Position of the first block that is not fully committed."""
-        return next((entry.places[0][0] for entry in self.inbox.entries if entry.edge is self and entry.end is None), None)
+        waiting = (entry.places[0].position for entry in self.inbox.entries if entry.edge is self and entry.end is None)
+        return next(waiting, self.missed or None)
 
     def _takes(self, kind: type) -> bool:
         assert self.routed is not None

@@ -1,20 +1,18 @@
-"""Whether a stage's code or its event types are still the same: two hashes that a run keeps in its manifest.
+"""Whether a stage's code is still the same: a hash that a run keeps in its manifest.
 
-The code fingerprint covers the bytecode of the stage's functions and of the module functions they name, not comments,
+It covers the bytecode of the stage's functions and of the module functions they name, not comments,
 docstrings or line numbers. Bytecode differs between Python versions; the manifest names the version.
 """
 
 import hashlib
 import types
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from obzen_runtime.stages.node import Node
-from obzen_runtime.stages.schema import Declared
 
-__all__ = ["code_fingerprint", "schema_fingerprint"]
+__all__ = ["code_fingerprint"]
 
 
 def code_fingerprint(node: Node) -> str:
@@ -25,19 +23,6 @@ def code_fingerprint(node: Node) -> str:
         if name not in ("bound", "signature", "name", "simulate"):
             _add(digest, value, seen)
     return digest.hexdigest()
-
-
-def schema_fingerprint(declared: Iterable[Declared]) -> str:
-    """SHA-256 of the JSON Schemas of declared types, in order."""
-    schemas = [_schema(each) for each in declared]
-    return hashlib.sha256(msgspec.json.encode(schemas, order="sorted")).hexdigest()
-
-
-def _schema(declared: Declared) -> Any:
-    try:
-        return msgspec.json.schema(declared.annotation)
-    except TypeError:  # a type msgspec encodes but has no schema for
-        return str(declared.annotation)
 
 
 def _add(digest: Any, value: Any, seen: set[int]) -> None:

@@ -67,7 +67,7 @@ class StatefulStage(Recollects):
                 outputs, dead = len(made.outputs), len(made.dead)
                 try:
                     taken = self.absorb(piece, self.taken + made.taken, made, made.taken)
-                except Crashed:
+                except (Crashed, Failed):
                     made.cut(outputs, dead)
                     raise
                 made.taken += taken
@@ -91,18 +91,18 @@ class StatefulStage(Recollects):
 
     def _commit(self, entry: Any, made: Made) -> None:
         self.counters.errors += len(made.dead)
-        failing = made.dead[-1][1] if made.dead and self.on_error == "fail" else None
         self.settle(made)
         self.commit(entry, made)
         if made.dead:
             self.log.letters.check_flood()
-        if failing is not None:
-            raise Failed(failing)
 
     def fails(self, made: Made, offset: int, error: BaseException) -> None:
-        """Note that folding the event at `offset` failed; what is no event's failure crashes the stage."""
+        """Note that folding the event at `offset` failed. What is no event's failure crashes the stage; under "fail" any ends it."""
         if not isinstance(error, Exception):
             raise Crashed(error) from error
+        if self.on_error == "fail":
+            self.counters.errors += 1
+            raise Failed(classify(error)) from error
         made.dead.append((offset, classify(error)))
 
     async def _drain(self) -> Directive:
@@ -153,8 +153,8 @@ class StatefulStage(Recollects):
         comparison = Comparison(self.name, self.codec)
         async for past in past_inputs(self.journal, self.name, self.inputs, self.log.codecs, since=since):
             match past:
-                case Past(items=items) if past.aside:
-                    number += len(items)
+                case Past() if past.aside:
+                    number += len(past.ordinals)
                 case Past(items=items):
                     made = Made(taken=len(items))
                     await self._fold_again(items, number, made)

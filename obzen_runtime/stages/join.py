@@ -13,7 +13,7 @@ import msgspec
 
 from obzen_runtime.actor import Directive, Transition
 from obzen_runtime.events import Block, DeadLetter, End, RunResumed
-from obzen_runtime.kernel import UsageError
+from obzen_runtime.kernel import UsageError, classify
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.context import Context
 from obzen_runtime.stages.edge import Entry, Inbox
@@ -175,8 +175,11 @@ class JoinStage(Recollects, Handled):
         made = Made()
         most = min(entry.count - entry.done, self.pace.calls)
         self._add(items[entry.done : entry.done + most], [entry.ordinal(entry.done + offset) for offset in range(most)], made)
+        if self._failing is not None:
+            self._failing = self._named(self._failing, entry, entry.ordinal(entry.done + made.taken))
         self.pace.took(made.taken, self.clock.monotonic() - self.begun)
-        self.commit(entry, made)
+        if made.taken:
+            self.commit(entry, made)
         if made.dead:
             self.log.letters.check_flood()
         self.raise_failing()
@@ -191,6 +194,10 @@ class JoinStage(Recollects, Handled):
             try:
                 table[key(item)] = ordinal, item
             except Exception as error:
+                if self.options.on_error == "fail":
+                    self._failing = classify(error)
+                    made.taken -= 1
+                    return
                 info = self._judge(error)
                 if info is not None:
                     made.dead.append((offset, info))

@@ -147,7 +147,6 @@ class Node:
             raise UsageError(f"stage {self.name!r} has no parameter {parameter!r}", remedy=f"It has: {names}.", code="unknown_option")
         return dataclasses.replace(self, bound=MappingProxyType({**self.bound, parameter: _from_text(self.name, known, texts)}))
 
-
     def plain(self) -> dict[str, Any]:
         """The bound parameters as JSON can hold them: paths as text, and of what it cannot hold the representation."""
         return msgspec.to_builtins(dict(self.bound), enc_hook=_plain)  # type: ignore[no-any-return]
@@ -157,7 +156,8 @@ class Node:
         here = self.plain()
         known = self.parameters
         changed = {name: value for name, value in values.items() if name not in here or here[name] != value}
-        return self(**{name: msgspec.convert(value, known[name].annotation, dec_hook=_convert) for name, value in changed.items()})
+        bound = {name: msgspec.convert(value, known[name].annotation, dec_hook=_convert) for name, value in changed.items()}
+        return dataclasses.replace(self, bound=MappingProxyType({**self.bound, **bound}))
 
 
 def _plain(value: Any) -> str:

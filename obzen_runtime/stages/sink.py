@@ -32,6 +32,7 @@ from obzen_runtime.stages.stage import CONTINUE, DEAD_LETTERS, Crashed, Failed, 
 from obzen_runtime.stages.standing import Standing
 from obzen_runtime.stages.step import LARGEST, Made, columns
 from obzen_runtime.stages.transform import Handled, handling
+from obzen_runtime.stages.versions import Undecoded
 
 __all__ = ["Sink", "SinkStage", "sink"]
 
@@ -450,9 +451,12 @@ class SinkStage(Handled):
             del self.doubted[key]
             return
         entry = Entry(next(edge for edge in self.inputs if edge.source == upstream), ordinal, Place(0, ordinal, self.at))
-        entry.items, entry.count = [await self._event(upstream, ordinal)], 1
+        item = await self._event(upstream, ordinal)
+        entry.items, entry.count = [item], 1
         made = Made(1)
         match self.doubted[key]:
+            case "deliver" if isinstance(item, Undecoded):
+                made.dead = [(0, item.error)]
             case "deliver":
                 await self._announce(key)
                 made = await self._again(entry)

@@ -26,6 +26,7 @@ from obzen_runtime.events import (
     Record,
     Slice,
     Snapshot,
+    runs_of,
     worst_end,
 )
 from obzen_runtime.fsm import Machine
@@ -35,7 +36,8 @@ from obzen_runtime.stages.edge import Edge, Entry, Inbox, Place
 from obzen_runtime.stages.machines import TERMINAL, Crash, Fail, InputEnded, Suspend
 from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.standing import Standing
-from obzen_runtime.stages.step import BlockTooLarge, Made, columns, halves
+from obzen_runtime.stages.step import LARGEST, BlockTooLarge, Made, columns, halves
+from obzen_runtime.stages.versions import set_apart
 
 __all__ = ["CONTINUE", "DEAD_LETTERS", "MOST", "Counters", "Crashed", "Failed", "Letters", "Log", "Pace", "Stage"]
 
@@ -86,6 +88,10 @@ class Crashed(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = classify(error)
+
+
+class PutAside(Exception):
+    """Events that cannot be decoded any more have become letters: look again what comes next."""
 
 
 class Failed(Exception):
@@ -148,7 +154,7 @@ class Letters:
                 classify(
                     Permanent(
                         f"{self.count} dead letters, at most {self.most} are allowed",
-                        remedy="Look at them with `obzen inspect RUN --type dead_letter`, or raise max_dead_letters.",
+                        remedy="Look at them with `obzen dead-letters RUN`, or raise max_dead_letters.",
                     )
                 )
             )
@@ -223,6 +229,8 @@ class Stage:
             return await self.work(state)
         except Crashed as crash:
             return Transition(Crash(crash.error))
+        except PutAside:
+            return CONTINUE
         except Failed as failed:
             return Transition(Fail(failed.error))
         except (ObzenError, OSError, msgspec.MsgspecError) as error:
@@ -348,7 +356,12 @@ class Stage:
         return True
 
     async def payloads(self, entry: Entry) -> Sequence[Any]:
-        """The payloads of an entry, read back from the journal when they are no longer in memory."""
+        """The payloads of an entry, read back from the journal when they are no longer in memory.
+
+        Raises `PutAside` when its first events cannot be decoded any more; they are letters then.
+        """
+        if entry.bad:
+            self._put_aside(entry)
         if entry.items is None:
             items: list[Any] = []
             for position, base, _ in entry.places:
@@ -358,7 +371,37 @@ class Stage:
                     block = [block[ordinal - base] for ordinal in entry.ordinals if base <= ordinal < stop]
                 items.extend(block)
             entry.items = items[: entry.count]
-        return entry.items
+            if self.log.codecs[entry.edge.source].earlier(entry.base):
+                entry.edge.inbox.follow(entry, set_apart(entry))
+            if entry.bad:
+                self._put_aside(entry)
+        return entry.items or ()
+
+    def _put_aside(self, entry: Entry) -> None:
+        """Commit a step over events that cannot be decoded: each is a letter with its bytes, in frames of a fair size."""
+        letters, size = list[DeadLetter](), 0
+        self.at = self.clock.wall_ms()
+        source, start = entry.edge.source, entry.ordinal(entry.done)
+        for offset, bad in enumerate(entry.bad[entry.done - entry.count :]):
+            size += len(bad.raw)
+            if letters and size > LARGEST:
+                break
+            event = entry.ordinal(entry.done + offset)
+            letters.append(DeadLetter(0, self.name, self.at, bad.error, source, event, bad.raw, type=bad.number))
+        before = self.next.get(source, 0), self.taken, self.within
+        stop = letters[-1].event + 1
+        self.next[source], self.taken, self.within = stop, self.taken + len(letters), 0
+        try:
+            lost = Lost("undecodable", runs_of([letter.event - start for letter in letters]))
+            self.append(self.mark((Slice(source, start, stop),), (lost,)), letters)
+        except BaseException:  # nothing was written: the position is what it was
+            self.next[source], self.taken, self.within = before
+            raise
+        self.counters.received += len(letters)
+        self.counters.errors += len(letters)
+        entry.edge.commit(entry, len(letters))
+        self.log.letters.check_flood()
+        raise PutAside
 
     async def _read_back(self, source: str, position: int, base: int) -> list[Any]:
         letters = source == DEAD_LETTERS

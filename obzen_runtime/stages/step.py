@@ -10,6 +10,7 @@ from obzen_runtime.events import DeadLetter, Lost, Offsets, Paired, Parents, Sin
 from obzen_runtime.kernel import ErrorInfo
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.edge import Entry
+from obzen_runtime.stages.versions import Undecoded
 
 __all__ = ["LARGEST", "BlockTooLarge", "Columns", "Made", "check_size", "columns", "halves", "kinds_of"]
 
@@ -150,6 +151,8 @@ def _letter(stage: str, at: int, offset: int, error: ErrorInfo, entry: Entry | N
         return DeadLetter(0, stage, at, error)
     number = entry.done + offset
     item = entry.items[number]
+    if isinstance(item, Undecoded):
+        return DeadLetter(0, stage, at, error, entry.edge.source, entry.ordinal(number), item.raw, type=item.number)
     kind = upstream.types((item,), {type(item)})
     assert isinstance(kind, int)
     return DeadLetter(0, stage, at, error, entry.edge.source, entry.ordinal(number), upstream.encode(item), type=kind)

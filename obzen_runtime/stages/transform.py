@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, ParamSpec, TypeVar, Unpack, get_args, overload
 
+import msgspec
+
 from obzen_runtime.actor import Directive, Transition
 from obzen_runtime.kernel import ErrorInfo, UsageError, classify
 from obzen_runtime.stages.call import Call, Calls
@@ -240,6 +242,8 @@ class Handled(Stage):
 
     def _finish_step(self, entry: Entry, calls: Calls) -> None:
         """Commit what the step made, whatever ended it: a cancelled step is committed up to the last whole event."""
+        if self._failing is not None:
+            self._failing = self._named(self._failing, entry, entry.ordinal(entry.done + calls.taken))
         if calls.taken or calls.raw:
             self.failures = 0
             made = calls.made(self._judge, flatten=self.call.many, outputs=self.gives)
@@ -249,28 +253,39 @@ class Handled(Stage):
                 self.live = None
             if made.dead:
                 self.log.letters.check_flood()
-        if calls.held is not None:
+        if calls.held is not None and self._failing is None:
             self._hold(calls.held)
 
     def _judge(self, error: BaseException) -> ErrorInfo | None:
-        """An event's failure under the stage's policy: a letter's error, None to skip, or the end of the stage."""
+        """An event's failure under the stage's policy: a letter's error, or None to skip."""
         self.counters.errors += 1
         info = classify(error)
-        match self.options.on_error:
-            case "skip":
-                self.logger.warning("event skipped", error=info.message)
-                return None
-            case "fail":
-                self._failing = info
-                return info
+        if self.options.on_error == "skip":
+            self.logger.warning("event skipped", error=info.message)
+            return None
         return info
 
+    def _named(self, error: ErrorInfo, entry: Entry, ordinal: int) -> ErrorInfo:
+        """The error with the event that it is about."""
+        details = {**error.details, "stage": self.name, "event": f"{entry.edge.source}@{ordinal}"}
+        return msgspec.structs.replace(error, details=details)
+
     _failing: ErrorInfo | None = None
+    """Under `on_error="fail"`: why the stage ends. The event itself is not taken, so a resume tries it again."""
 
     # -- retry --------------------------------------------------------------------------------
 
     def _holds(self, error: BaseException) -> bool:
-        """Whether the policy tries this event again; its delay begins now."""
+        """Whether the step ends before this event: it is tried again, its delay begins now, or the stage ends at it."""
+        if self._tries_again(error):
+            return True
+        if self.options.on_error == "fail":
+            self.counters.errors += 1
+            self._failing = classify(error)
+            return True
+        return False
+
+    def _tries_again(self, error: BaseException) -> bool:
         if self.options.retry is None:
             return False
         now = self.clock.monotonic()
@@ -342,11 +357,15 @@ class Handled(Stage):
         most = min(room, self.limit)
         while slots and slots[0].done and calls.crash is None and calls.taken < most:
             slot = slots[0]
-            if isinstance(slot.error, Exception) and self._retries(lanes, slot, slot.error):
-                break
+            if isinstance(slot.error, Exception):
+                if self._retries(lanes, slot, slot.error):
+                    break
+                if self.options.on_error == "fail":
+                    self._failing = classify(slot.error)
+                    break
             slots.popleft()
             calls.settle(slot.result, slot.error)
-        if not calls.taken and calls.crash is None:
+        if not calls.taken and calls.crash is None and self._failing is None:
             await self.wake.wait()
             return CONTINUE
         if self.flushes and calls.taken:
@@ -375,7 +394,7 @@ class Handled(Stage):
         return True
 
     def raise_failing(self) -> None:
-        """Under `on_error="fail"` the failed event is on record; now the stage ends."""
+        """Under `on_error="fail"` what came before the failed event is committed; now the stage ends."""
         if self._failing is not None:
             raise Failed(self._failing)
 

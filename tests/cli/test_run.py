@@ -73,9 +73,15 @@ def test_json_prints_the_report_as_the_last_line_of_standard_output(obzen):
     ended = obzen.run(LETTERS, "--json", "-q")
     report = json.loads(ended.out.splitlines()[-1])
     assert (report["state"], report["dead_letters"]) == ("drained", 2)
-    assert report["stages"]["picky"] == {"state": "drained", "received": 10, "emitted": 8, "dropped": 0, "dead": 2, "errors": 2} | {
-        "seconds": report["stages"]["picky"]["seconds"]
-    }
+    assert report["stages"]["picky"] == {
+        "state": "drained",
+        "received": 10,
+        "emitted": 8,
+        "dropped": 0,
+        "dead": 2,
+        "errors": 2,
+        "doubted": 0,
+    } | {"seconds": report["stages"]["picky"]["seconds"]}
     assert ended.err == ""
 
 

@@ -62,12 +62,12 @@ def losing(monkeypatch, edge_name):
     whole = Edge.offer
     lost = []
 
-    def offer(self, items, kinds, base, position, size):
+    def offer(self, items, kinds, place, size):
         if self.name == edge_name and not lost:
             lost.append(len(items))
             self.delivered += len(items)
             return
-        whole(self, items, kinds, base, position, size)
+        whole(self, items, kinds, place, size)
 
     monkeypatch.setattr(Edge, "offer", offer)
     return lost

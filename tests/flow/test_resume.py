@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from functools import partial
 
@@ -184,3 +184,27 @@ def test_random_graphs_that_die_again_and_again_end_as_one_that_lives(chunk, mon
         expected = graph.model({name: played.events(name) for name in graph.sources})
         for vertex in graph.vertices:
             assert Counter(played.events(vertex.name)) == expected[vertex.name], f"{told}: {vertex.name}"
+
+
+def test_what_came_after_its_reader_had_failed_is_not_forgotten():
+    @oz.source
+    async def slow() -> AsyncIterator[int]:
+        for number in range(6):
+            await asyncio.sleep(0)
+            yield number
+
+    seen, journal = Seen(), oz.MemoryJournal(keep=True)
+
+    def flow_of(*, broken):
+        @oz.sink(on_error="fail")
+        def k(number: int) -> None:
+            if broken:
+                raise ValueError("not today")
+            seen.append(number)
+
+        return oz.Flow("f", slow >> k)
+
+    assert play(flow_of(broken=True), journal=journal).state == "failed"
+    played = play(flow_of(broken=False), journal=journal)
+    assert (played.state, played.error) == ("drained", None)
+    assert seen == [0, 1, 2, 3, 4, 5], "the event that failed is tried again"

@@ -22,7 +22,7 @@ PINNED = {
         False,
     ): """
         circular_dependency code_changed dangling_dependency_tag duplicate_step empty_plan flow_changed invalid_flow invalid_machine
-        manifest_invalid manifest_missing missing_step_for_edge
+        manifest_invalid manifest_missing missing_step_for_edge schema_changed
     """,
     ("PROCESS", False): "command_failed spawn_failed",
     ("PROTOCOL", False): "codec_mismatch contract_violated outcome_not_allowed undeclared_type unhandled_event",
@@ -42,7 +42,7 @@ PINNED = {
     ): """
         bad_row float_not_allowed invalid_command invalid_format invalid_id invalid_meta invalid_value
         invalid_working_dir missing_field not_encodable out_of_range required script_not_found secret_refused
-        timeout_too_large too_large too_long too_short usage wrong_type
+        timeout_too_large too_large too_long too_short undecodable usage wrong_type
     """,
 }
 MFM = {"parsing_input", "on_chain", "off_chain", "rpc", "storage", "context", "unknown"}
