@@ -202,7 +202,7 @@ class Descent:
             places = _places(slices, expand(lost.runs))
             ends = [Range(stage, ordinal, ordinal + 1) for stage, ordinal in places if ordinal in self._marks.get(stage, _NONE)]
             gone.update(ends)
-            if lost.reason != "dead":
+            if lost.reason not in ("dead", "undecodable"):
                 self._end(ends, Leaf(lost.reason, record.stage, record.at))
         return gone
 

@@ -67,7 +67,7 @@ class Keyed:
             return []
         events = [event for each in record.inputs if isinstance(each, Slice) for event in self._slice(each)]
         number = self._number if record.cursor is None else record.cursor.taken - sum(each[2] for each in events)
-        gone = {offset for lost in record.errors if lost.reason in ("dead", "skipped") for offset in expand(lost.runs)}
+        gone = {offset for lost in record.errors if lost.reason in ("dead", "skipped", "undecodable") for offset in expand(lost.runs)}
         found: list[Taken] = []
         for offset, (upstream, ordinal, taken, item) in enumerate(events):
             if not taken:
