@@ -1,7 +1,6 @@
 """Whole flows on a virtual clock: time passes only when everything waits, so nothing sleeps and a deadlock shows at once."""
 
 import asyncio
-import selectors
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -12,49 +11,17 @@ from obzen_runtime.actor import Ground
 from obzen_runtime.events import ActorState, Block, Receipt, RunCancelled, RunCompleted, RunFailed, RunResumed
 from obzen_runtime.flow import Pipeline
 from obzen_runtime.kernel import Seams
+from obzen_runtime.testing import VirtualClock, VirtualLoop
 
 STUCK = 10_000.0
 """Virtual seconds after which a flow that does not end is stuck."""
 
 
-class VirtualClock:
-    """Goes on by 20 microseconds at each look, and by what a handler says it took."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        self.now += 2e-5
-        return self.now
-
-    def wall_ms(self) -> int:
-        return 1_700_000_000_000 + int(self.now * 1000)
-
-
-class _Jumping(selectors.DefaultSelector):
-    clock: VirtualClock
-
-    def select(self, timeout=None):
-        ready = super().select(0)
-        if not ready and timeout != 0 and any(thread.name.startswith("obzen source") for thread in threading.enumerate()):
-            ready = super().select(2.0 if timeout is None or timeout > STUCK / 2 else 0.002)  # a source on a thread lives in real time
-        if ready or timeout == 0:
-            return ready
-        if timeout is None:
-            raise RuntimeError("everything waits and no timer is set")
-        self.clock.now += timeout + 1e-9
-        return ready
-
-
-class _VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self, clock: VirtualClock) -> None:
-        selector = _Jumping()
-        selector.clock = clock
-        self.clock = clock
-        super().__init__(selector)
-
-    def time(self) -> float:
-        return self.clock.now
+def _patience(timeout: float | None) -> float:
+    """A source on a thread lives in real time."""
+    if not any(thread.name.startswith("obzen source") for thread in threading.enumerate()):
+        return 0.0
+    return 2.0 if timeout is None or timeout > STUCK / 2 else 0.002
 
 
 @dataclass
@@ -140,7 +107,7 @@ def play(flow, *, journal=None, beside=None, manual=False, real=False, seams=Non
         records = [entry.record async for entry in journal.read(1)] if getattr(journal, "keep", True) else []
         return Played(pipeline, state, records, seconds, complaints)
 
-    factory = asyncio.SelectorEventLoop if real else lambda: _VirtualLoop(clock)
+    factory = asyncio.SelectorEventLoop if real else lambda: VirtualLoop(clock, patience=_patience)
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main())
 

@@ -1,7 +1,6 @@
 """Flows on a virtual clock: time passes only when everything waits, so nothing sleeps and a deadlock shows at once."""
 
 import asyncio
-import selectors
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,26 +14,18 @@ from obzen_runtime.events import Block, DeadLetter, Receipt, Since, Slice, expan
 from obzen_runtime.flow import Pipeline
 from obzen_runtime.kernel import Seams, Telemetry
 from obzen_runtime.stages import step
+from obzen_runtime.testing import VirtualClock as SharedClock
+from obzen_runtime.testing import VirtualLoop
 
 LONG = 100_000.0
 """Virtual seconds after which a flow that does not end is stuck."""
 
 
-class VirtualClock:
+class VirtualClock(SharedClock):
     """Goes on by a tenth of a microsecond at each look, and by what a handler says it took."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        self.now += 1e-7
-        return self.now
-
-    def wall_ms(self) -> int:
-        return 1_700_000_000_000 + int(self.now * 1000)
-
-    def spend(self, seconds: float) -> None:
-        self.now += seconds
+        super().__init__(look=1e-7)
 
 
 class Fixed:
@@ -45,30 +36,6 @@ class Fixed:
 
     def uniform(self, low: float, high: float) -> float:
         return high
-
-
-class _Jumping(selectors.DefaultSelector):
-    clock: VirtualClock
-
-    def select(self, timeout=None):
-        ready = super().select(0)
-        if ready or timeout == 0:
-            return ready
-        if timeout is None:
-            raise RuntimeError("everything waits and no timer is set")
-        self.clock.now += timeout + 1e-9
-        return ready
-
-
-class _VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self, clock: VirtualClock) -> None:
-        selector = _Jumping()
-        selector.clock = clock
-        self.clock = clock
-        super().__init__(selector)
-
-    def time(self) -> float:
-        return self.clock.now
 
 
 @dataclass
@@ -183,14 +150,14 @@ def play(flow, *, journal=None, clock=None, real=False, beside=None, telemetry=N
             records = []
         return Played(pipeline, state, records)
 
-    factory = asyncio.SelectorEventLoop if real else lambda: _VirtualLoop(clock)
+    factory = asyncio.SelectorEventLoop if real else lambda: VirtualLoop(clock)
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main())
 
 
 async def passing(seconds: float) -> None:
     """Let virtual time pass."""
-    assert isinstance(asyncio.get_running_loop(), _VirtualLoop)
+    assert isinstance(asyncio.get_running_loop(), VirtualLoop)
     await asyncio.sleep(seconds)
 
 
