@@ -45,6 +45,8 @@ _UNDISTURBED = 3
 _FIRST = Bounds(seconds=30 * 86_400.0, callbacks=20_000_000)
 _TRIES = 80
 """Runs that making a failure smaller may take."""
+_LOOKING = 0.05
+"""Seconds of virtual time that a process may spend on looking at its clock before it comes to its timers."""
 _REFERENCES = 16
 """How much more a source may give that only feeds the reference side of joins."""
 
@@ -195,7 +197,7 @@ class Simulator:
                 if not (self._lossy(machine) and life.error is not None and life.error.code == "sink_changed"):
                     problems.append(_unexpected(life))
                 break
-            acknowledged.note(life, machine.disk)
+            acknowledged.note(life, machine)
             machine.after(life.crash, life.number)
         if not problems and machine.lives[-1].ending == "drained":
             problems += self._judge(machine, flow, known.reference)
@@ -318,7 +320,7 @@ class _Acknowledged:
         self._level = level
         self._kept: list[tuple[Any, int, bytes]] = []
 
-    def note(self, life: Life, disk: SimulatedDisk) -> None:
+    def note(self, life: Life, machine: Machine) -> None:
         """A process ended: what it was told is there, as far as its end and the level promise it."""
         crash = life.crash
         assert crash is not None
@@ -328,16 +330,17 @@ class _Acknowledged:
             match self._level:
                 case Fsync():
                     upto = life.synced
-                case Interval(ms=ms):
-                    old = life.marks[-1].at - ms / 1000 if life.marks else 0.0
-                    upto = max([life.synced, *(mark.position for mark in life.marks if mark.at < old and life.synced >= mark.position)])
+                case Interval(ms=ms):  # a sync takes time of its own, one may be under way before it, and a held loop begins none
+                    held = sum(each.seconds for each in machine.plan.troubles if each.life == life.number and each.seconds > 0)
+                    due = machine.clock.now - ms / 1000 - 2 * machine.plan.delay - held - _LOOKING
+                    upto = max([life.synced, *(mark.position for mark in life.marks if mark.at < due)])
                 case _:
                     upto = life.synced
         ends: dict[Any, int] = {}
         for mark in life.marks:
             if mark.position <= upto:
                 ends[mark.path] = mark.size
-        self._kept += [(path, size, disk.content(path)[:size]) for path, size in ends.items()]
+        self._kept += [(path, size, machine.disk.content(path)[:size]) for path, size in ends.items()]
 
     def missing(self, disk: SimulatedDisk) -> list[str]:
         """What is not there any more."""
@@ -345,7 +348,8 @@ class _Acknowledged:
         for path, size, content in self._kept:
             now = disk.content(path)[:size] if path in disk.paths else b""
             if now != content:
-                wrong.append(f"acknowledged records are gone: {path.name} holds {len(now):,} of their {size:,} bytes unchanged")
+                same = next((place for place, (one, other) in enumerate(zip(now, content, strict=False)) if one != other), len(now))
+                wrong.append(f"acknowledged records are gone: of {size:,} bytes of {path.name} the first {same:,} are as they were")
         return wrong
 
 

@@ -75,6 +75,19 @@ def test_a_loss_of_power_at_level_fsync_loses_nothing_acknowledged(kept):
         assert simulator.violation(plan) is None
 
 
+def test_a_loss_of_power_at_level_interval_takes_no_more_than_the_interval():
+    simulator = Simulator(FLOWS["transform"], Options(durability="interval(20)"))
+    kept = 0
+    for at in range(10, 80, 2):
+        plan = Plan(seed=at, items=60, look=3e-4, crashes=(Crash(kind="power", at=at, kept=0.0),))
+        history = simulator.history(plan)
+        assert not history.problems
+        second = history.machine.lives[-1]
+        kept += bool(second.marks and second.marks[0].position > 5)
+    assert kept > 10, "nothing was ever synced"
+    assert simulate(FLOWS["fan_out"], 30, options=Options(durability="interval(20)")).passed
+
+
 def test_what_a_loss_of_power_takes_at_level_os_is_what_was_never_synced():
     simulator = Simulator(FLOWS["transform"], Options(items=20))
     lost = []
