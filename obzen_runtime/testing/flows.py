@@ -188,11 +188,13 @@ def show_text(event: str) -> None:
 @sink(delivery="keyed")
 def upsert(event: int, *, key: IdempotencyKey) -> None:
     """Delivers under a key."""
+    str(key)
 
 
 @sink(delivery="keyed", batch=16)
 def upsert_many(events: list[int], *, keys: Sequence[IdempotencyKey]) -> None:
     """Delivers lists under their keys."""
+    list(keys)
 
 
 @sink(delivery="sensitive")

@@ -5,7 +5,9 @@ A sink with `simulate=` gets the stand-in it names; any other one a recorder tha
 """
 
 import dataclasses
+import dis
 import functools
+import inspect
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
@@ -133,8 +135,12 @@ def _troubled(node: Transform, troubles: Troubles) -> Callable[..., Any]:
 
 
 def _recorder(node: Sink, troubles: Troubles) -> Sink:
-    """A stand-in that keeps what it is given in the world, as the sink's class of delivery promises it."""
+    """A stand-in that keeps what it is given in the world, as the sink's class of delivery promises it.
+
+    A keyed sink whose code never looks at its key cannot keep that promise, so neither does its stand-in.
+    """
     name, many = node.name, node.options.batch > 0
+    honours = _reads(node.handler, node.key)
     assert node.signature is not None
 
     def record(given: Any) -> None:
@@ -144,6 +150,9 @@ def _recorder(node: Sink, troubles: Troubles) -> Sink:
             here.append(name, event)
 
     def upsert(given: Any, **told: Any) -> None:
+        if not honours:
+            record(given)
+            return
         troubles.call(name)
         here, keys = world(), told[node.key]
         for key, event in zip(keys, given, strict=True) if many else ((keys, given),):
@@ -168,3 +177,11 @@ def _recorder(node: Sink, troubles: Troubles) -> Sink:
     plain = node.signature._replace(parameters={}, asynchronous=False, context=False, many=False)
     options = msgspec.structs.replace(node.options, concurrency=1)
     return dataclasses.replace(node, handler=handler, signature=plain, options=options, bound=NOTHING, simulate=None)
+
+
+def _reads(handler: Any, parameter: str) -> bool:
+    """Whether a handler's code looks at this parameter at all; true where there is no code to see."""
+    code = getattr(inspect.unwrap(getattr(handler, "write", handler)), "__code__", None)
+    if code is None or parameter in code.co_cellvars:
+        return True
+    return any(each.argval == parameter and each.opname.startswith("LOAD_") for each in dis.get_instructions(code))

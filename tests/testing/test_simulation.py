@@ -131,6 +131,20 @@ def test_a_sink_that_says_it_is_keyed_and_ignores_the_key_is_found_and_its_seed_
     assert found.plan.items == 1
 
 
+def test_a_sink_without_a_stand_in_whose_code_never_looks_at_its_key_is_found_too():
+    @oz.sink(delivery="keyed")
+    def store(paid: Paid, *, key: oz.IdempotencyKey) -> None:
+        """Says what it does not do."""
+
+    @oz.sink(delivery="keyed")
+    def upsert(paid: Paid, *, key: oz.IdempotencyKey) -> None:
+        raise AssertionError(f"{key}: the real one is not called")
+
+    report = simulate(oz.Flow("pay", payments >> store), 500)
+    assert report.violation.problems == ("sink store (keyed) delivered {'number': 0} twice, once is right",)
+    assert simulate(oz.Flow("pay", payments >> upsert), 100).passed
+
+
 def test_the_same_sink_with_an_upsert_is_not():
     def upsert(paid: Paid, *, key: oz.IdempotencyKey) -> None:
         world().put("payments", key, paid)
@@ -208,7 +222,8 @@ def test_T_DUP_a_source_that_gives_everything_twice_is_delivered_twice_and_no_mo
             yield number
 
     @oz.sink(delivery="keyed")
-    def upsert(number: int, *, key: oz.IdempotencyKey) -> None: ...
+    def upsert(number: int, *, key: oz.IdempotencyKey) -> None:
+        str(key)
 
     report = simulate(oz.Flow("dup", twice >> upsert), 40)
     assert report.passed, str(report)
