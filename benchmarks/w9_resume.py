@@ -106,13 +106,12 @@ def _die_at(first: int) -> None:
 def main() -> None:
     """The process that is killed."""
     step, name, size, place = sys.argv[1:]
-    flow = FLOWS[name](int(size))
     if step == "live":
         _die_at(int(size) * 19 // 20)
-        oz.run(flow, journal=Path(place), run_id="r")
+        oz.run(FLOWS[name](int(size)), journal=Path(place), run_id="r")
     else:
         _die_at(0)
-        oz.resume(flow, "r", journal=Path(place))
+        oz.resume(FLOWS[name](int(size) + 1), "r", journal=Path(place))  # there is one more, however large the last block was
 
 
 _MOST = Target(2.0, "at most", "figure")
