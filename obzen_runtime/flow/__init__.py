@@ -2,12 +2,13 @@
 
 from obzen_runtime.flow.agreement import Agreement, Disagreement, VerifyReport, verify, verifying
 from obzen_runtime.flow.builder import Flow
+from obzen_runtime.flow.certificate import ReplayReport, StageReplay
 from obzen_runtime.flow.changes import judge_changes, judge_schemas, schemas_written
 from obzen_runtime.flow.contracts import Verdict
 from obzen_runtime.flow.divergence import Divergence
 from obzen_runtime.flow.machine import PIPELINE, Cancel, Drain, PauseFlow, ResumeFlow, StopFlow
 from obzen_runtime.flow.pipeline import Pipeline
-from obzen_runtime.flow.replay import ReplayReport, StageReplay, replay, replaying
+from obzen_runtime.flow.replay import replay, replaying
 from obzen_runtime.flow.requeue import Requeue, Wanted, refusal, requeued, source_name
 from obzen_runtime.flow.topology import Arc, Ignored, Topology, ignored
 

@@ -30,7 +30,8 @@ from obzen_runtime.events import (
     StageInfo,
 )
 from obzen_runtime.flow.divergence import shown, shown_error
-from obzen_runtime.flow.replay import Reads, incomplete, opened
+from obzen_runtime.flow.replay import opened
+from obzen_runtime.flow.rerun import Reads, incomplete
 from obzen_runtime.kernel import FlowInvalid, InternalError, UsageError
 from obzen_runtime.lineage import parents_of
 from obzen_runtime.stages import DEAD_LETTERS
