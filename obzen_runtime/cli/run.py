@@ -160,8 +160,7 @@ def footer(report: Report, seconds: float) -> str:
     if report.directory:
         place = shlex.quote(near(report.directory))
         lines += [f"  {place}", f"  obzen inspect {place}"]
-        if report.state != "drained":
-            lines.append(f"  obzen resume {place}")
+        lines.append(f"  obzen replay {place} --verify" if report.state == "drained" else f"  obzen resume {place}")
         if report.dead_letters:
             lines.append(f"  obzen dead-letters {place}")
         if report.doubted:

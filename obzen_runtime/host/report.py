@@ -65,5 +65,5 @@ def footer(report: Report) -> str:
     if not report.directory:
         return head
     place = os.path.relpath(report.directory) if not report.directory.startswith("..") else report.directory
-    then = "" if report.state == "drained" else f"\n  obzen resume {place}"
-    return f"{head}: {place}\n  obzen inspect {place}{then}"
+    then = f"replay {place} --verify" if report.state == "drained" else f"resume {place}"
+    return f"{head}: {place}\n  obzen inspect {place}\n  obzen {then}"
