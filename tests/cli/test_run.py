@@ -17,7 +17,7 @@ def test_a_flow_runs_to_its_end_and_the_footer_names_only_commands_that_exist(ob
     assert started.startswith("hello: run ")
     assert state.startswith("drained after ")
     assert place.strip().startswith("runs/")
-    assert commands == [f"  obzen inspect {place.strip()}"]
+    assert commands == [f"  obzen inspect {place.strip()}", f"  obzen replay {place.strip()} --verify"]
     for command in commands:
         assert obzen(*command.split()[1:]).code == 0
 
@@ -130,7 +130,7 @@ def test_a_path_with_blanks_is_quoted_in_the_footer(obzen):
 
 
 def test_a_run_beside_the_current_directory_is_named_so_that_inspect_takes_it(obzen):
-    assert obzen.run(HELLO, "--journal", ".", "--run-id", "r").err.splitlines()[-1] == "  obzen inspect ./r"
+    assert obzen.run(HELLO, "--journal", ".", "--run-id", "r").err.splitlines()[-2] == "  obzen inspect ./r"
     assert obzen("inspect", "./r").code == 0
 
 
