@@ -68,13 +68,13 @@ CAMPAIGNS = {
     each.name: each
     for each in (
         Campaign("flights", ("departures.csv", "totals.csv"), lambda size: (), (1, 1)),
-        Campaign("words", ("counts.csv",), lambda size: (), (1_000_000, 52_000_000), make=_text),
-        Campaign("orders", ("accounts.jsonl",), lambda size: ("--set", f"orders.count={size}"), (100_000, 2_000_000)),
+        Campaign("words", ("counts.csv",), lambda size: (), (500_000, 52_000_000), make=_text),
+        Campaign("orders", ("accounts.jsonl",), lambda size: ("--set", f"orders.count={size}"), (60_000, 2_000_000)),
         Campaign(
             "fanin",
             ("readings.jsonl",),
             lambda size: ("--set", f"north.count={size * 3 // 5}", "--set", f"south.count={size * 2 // 5}"),
-            (50_000, 1_000_000),
+            (30_000, 1_000_000),
             ordered=False,
         ),
     )
