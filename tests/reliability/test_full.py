@@ -143,7 +143,7 @@ def exit_code_of(flow, runs):
 
 def test_T_FULL_a_flow_holds_back_what_cannot_be_written_and_goes_on_when_there_is_space(small):
     begun = refused = 0
-    for kib in range(0, 64, 4):
+    for kib in range(64):
         filler, seen = fill(small, kib), []
         code = exit_code_of(texts_into(seen), small / "runs")
         assert code in (0, 74), kib
@@ -157,10 +157,8 @@ def test_T_FULL_a_flow_holds_back_what_cannot_be_written_and_goes_on_when_there_
         assert sorted(set(seen)) == list(range(40))
         assert not check(run).problems
         empty(small)
-    assert 8 <= refused < 16
-    tell(
-        f"16 fill levels of a flow, {begun} of them with a journal, {refused} refused, 0 events delivered before they were written, 0 lost"
-    )
+    assert 20 < refused < 64
+    tell(f"64 fill levels of a flow, {refused} refused, {begun} with a journal: 0 events lost, 0 delivered unwritten")
 
 
 def command(place, *arguments):
