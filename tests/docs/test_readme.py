@@ -12,10 +12,14 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def blocks(text: str, marker: str) -> list[str]:
+    """The shell blocks behind a marker such as `<!-- commands`."""
+    return re.findall(rf"<!-- {marker}.*?-->\s*```sh\n(.*?)```", text, flags=re.DOTALL)
+
+
 def commands(text: str) -> list[str]:
-    """The lines of every shell block behind a `<!-- commands` marker."""
-    blocks = re.findall(r"<!-- commands.*?-->\s*```sh\n(.*?)```", text, flags=re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+    """The lines of every block of commands."""
+    return [line for block in blocks(text, "commands") for line in block.splitlines() if line.strip()]
 
 
 def python_blocks(text: str) -> list[str]:
@@ -46,6 +50,17 @@ def test_the_commands_of_the_readme_run_in_their_order(checkout):
     assert (checkout / "words.csv").read_text().startswith("word,count\n")
 
 
+def test_the_story_of_the_readme_is_killed_and_ends_as_one_life(checkout):
+    (story,) = blocks(README, "story")
+    done = subprocess.run(["bash", "-ec", story], cwd=checkout, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "resumed in runs/" in done.stderr
+    assert "drained before" not in done.stderr, "it ended before it was killed"
+    assert "0 differences" in done.stdout
+    rows = (checkout / "means.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["number", *(str(number) for number in range(1, 3001))]
+
+
 def test_the_first_flow_of_the_readme_prints_its_total(checkout):
     program = checkout / "first.py"
     program.write_text(python_blocks(README)[0])
@@ -53,7 +68,9 @@ def test_the_first_flow_of_the_readme_prints_its_total(checkout):
     assert done.stdout == "total: 2499950000\n", done.stderr
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/guarantees.md", "docs/flaws.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/guarantees.md", "docs/flaws.md", "docs/recovery.md"]
+)
 def test_the_links_of_a_page_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
