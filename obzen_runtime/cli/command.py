@@ -5,6 +5,7 @@ options is still a function of one argument. Exit codes are those of `sysexits`,
 """
 
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -37,6 +38,8 @@ EXIT_BUG = 70
 EXIT_IO = 74
 EXIT_LATER = 75
 _EXIT_INTERRUPTED = 130
+_PARAGRAPH = re.compile(r"(?<!\n)\n(?!\n)")
+"""A line's end within a paragraph: the parser would keep it, whatever the width of the terminal."""
 
 
 class Common(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +72,7 @@ def add(app: typer.Typer, name: str, options: type[O], act: Callable[[O], int]) 
     parser: Any = command
     parser.__signature__ = inspect.Signature(parameters)
     parser.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    parser.__doc__ = act.__doc__
+    parser.__doc__ = _PARAGRAPH.sub(" ", inspect.cleandoc(act.__doc__ or ""))
     app.command(name)(parser)
 
 

@@ -30,6 +30,7 @@ _LETTERS: frozenset[type[Record]] = frozenset({DeadLetter})
 class LettersOptions(TellOptions, frozen=True, kw_only=True):
     """What `obzen dead-letters` takes."""
 
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON for each letter; with --requeue the report of the new run.")] = False
     run: Run = None
     last: Last = False
     runs: Runs = "runs"

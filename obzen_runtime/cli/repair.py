@@ -23,7 +23,7 @@ class RepairOptions(WhichOptions, frozen=True, kw_only=True):
 
 
 def journal_repair(options: RepairOptions) -> int:
-    """Say what a damaged journal would lose; with --accept-loss end it before the damage, keep the old one beside, and go on.
+    """Say what a damaged journal would lose; with --accept-loss end it before the damage and keep the old one beside.
 
     Exits with 0 when the journal is whole, or was made so; with 65 when it is damaged and the loss was not accepted.
     """

@@ -48,7 +48,7 @@ class RunOptions(TellOptions, frozen=True, kw_only=True):
         typer.Option("--durability", help="What a written record survives: os (the process), interval(MS), fsync (the power), memory."),
     ] = None
     run_id: Annotated[
-        str | None, typer.Option("--run-id", metavar="NAME", help="A name for the run; one that was started before is resumed.")
+        str | None, typer.Option("--run-id", metavar="NAME", help="A name for the run; the name of an earlier run goes on with that.")
     ] = None
     retention: Annotated[
         str, typer.Option("--retention", metavar="AGE|SIZE", help="How much of its past the journal keeps, such as 7d or 10GiB.")
@@ -64,8 +64,8 @@ class RunOptions(TellOptions, frozen=True, kw_only=True):
 def run(options: RunOptions) -> int:
     """Run the flow that a Python file defines, to its end.
 
-    Ctrl-C suspends it, a second one cancels it. Under a name (--run-id) that was started before it is resumed. Exit
-    codes: 0 drained, 1 the run failed, 64 wrong usage, 65 the journal is damaged, 70 a bug, 74 input or output failed,
+    Ctrl-C suspends it, a second one cancels it. With the name of an earlier run (--run-id) that one is resumed.
+    Exit codes: 0 drained, 1 the run failed, 64 wrong usage, 65 the journal is damaged, 70 a bug, 74 input or output failed,
     75 the run is locked or was ended by `obzen stop`, 78 the flow is invalid, 130 and 143 ended by a signal.
     """
     loaded = load(options.file)

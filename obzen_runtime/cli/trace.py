@@ -49,7 +49,9 @@ class TraceOptions(WhichOptions, frozen=True, kw_only=True):
 
     event: Annotated[str | None, typer.Argument(metavar="EVENT", help="The event, such as orders@1234.")] = None
     exact: Annotated[bool, typer.Option("--exact", help="Ask the flow's code which inputs of a keyed stage have an output's key.")] = False
-    depth: Annotated[int, typer.Option("--depth", metavar="N", min=1, help="So many steps up and down.")] = _DEEP
+    depth: Annotated[
+        int, typer.Option("--depth", metavar="N", min=1, help="So many steps up and down; default: all.", show_default=False)
+    ] = _DEEP
     all: Annotated[bool, typer.Option("--all", help="Show all events of a kind, not the first few.")] = False
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False
 

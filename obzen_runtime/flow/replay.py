@@ -52,7 +52,8 @@ def replay(flow: Flow, run: str | Path | Reads, *, journal: str | Path = "runs",
 
     `run` is a run's id, the beginning of one, its directory, or a journal of your own; `journal` the directory that
     holds runs. A run that lives is replayed up to now, without disturbing it. Sources give what is recorded, sinks are
-    not called, and what a handler calls outside is refused. Memory stays flat, whatever the length of the run.
+    not called, and a handler that opens a connection or starts a program is refused. Memory stays flat, whatever the
+    length of the run.
 
     Raises `NotFound` when there is no such run or the beginning of its log is gone, `FlowInvalid` (`flow_changed`) when
     the flow has other stages than the run, `JournalDamaged` and `StateFailed` when the log cannot be relied on,

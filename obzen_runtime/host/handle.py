@@ -168,6 +168,7 @@ class Handle:
         self.pipeline.command(PauseFlow())
 
     def resume(self) -> None:
+        """Let sources go on after `pause`."""
         self.pipeline.command(ResumeFlow())
 
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -225,7 +226,7 @@ def start(
     """Embed a flow: `async with oz.start(flow) as handle: report = await handle.wait()`.
 
     `journal` is the directory that holds run directories, or a journal of your own; `durability` is `os` (default),
-    `fsync` or `interval(ms)`. With a `run_id` that was started before the run is resumed. `retention` says how much of
+    `fsync` or `interval(ms)`. With the `run_id` of an earlier run that one is resumed. `retention` says how much of
     its past the journal keeps: `all`, an age such as `7d`, a size such as `10GiB`, or both with a comma. With `manual`
     sources wait for `handle.start()`. No signal handler is installed and no global setting is changed.
     """

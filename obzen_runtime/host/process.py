@@ -51,7 +51,7 @@ def run(
 ) -> Report:
     """Run a flow to its end and return the report. Owns the process: SIGINT and SIGTERM suspend, a second one cancels.
 
-    With a `run_id` that was started before the run is resumed: what it had committed stays, the rest is done. As for
+    With the `run_id` of an earlier run that one is resumed: what it had committed stays, the rest is done. As for
     `start`; and when the journal has grown to `max_bytes` the run is suspended, to be resumed with more.
     Raises `FlowFailed` when the flow failed. After a suspension by a signal it raises what the signal would have
     been without us: `KeyboardInterrupt`, or `SystemExit(143)` for SIGTERM.

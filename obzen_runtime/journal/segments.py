@@ -427,7 +427,7 @@ def _fenced(epoch: int) -> Fenced:
 def _failure(error: BaseException, directory: Path) -> JournalFailed:
     failure = JournalFailed(
         f"{directory}: the journal could not be written: {error!r}",
-        remedy="Look at the disk (space, health), then start the run again; what was written before is whole",
+        remedy="Look at the disk (space, health), then resume the run; what was written before is whole",
         directory=str(directory),
     )
     return failure.caused_by(error)
