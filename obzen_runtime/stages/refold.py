@@ -138,7 +138,10 @@ async def past_inputs(
     passed = since.cursor.next
     start = max(since.floor, 1)
     if start < journal.first:
-        raise StateFailed(f"{stage} needs the log from position {start}, and the first kept is {journal.first}", remedy=_GONE)
+        if since != _ALL:
+            raise StateFailed(f"{stage} needs the log from position {start}, and the first kept is {journal.first}", remedy=_GONE)
+        start = journal.first
+        await _nothing_taken_before(journal, stage)
     try:
         async for position, record in journal.read(start, kinds=_KINDS):
             match record:
@@ -161,6 +164,15 @@ async def past_inputs(
                         yield await upstreams[taken.upstream].take(taken, record)
     except NotFound as error:
         raise StateFailed(f"{stage} needs the log from position {start} on, which was dropped", remedy=_GONE) from error
+
+
+async def _nothing_taken_before(journal: Journal, stage: str) -> None:
+    """The log's beginning was dropped: that may only be while the stage had taken nothing, which its first step says."""
+    async for _, record in journal.read(journal.first, kinds=frozenset({Block})):
+        if isinstance(record, Block) and record.stage == stage and record.cursor is not None and record.cursor.taken:
+            if record.cursor.taken != sum(each.stop - each.start for each in record.inputs if isinstance(each, Slice)):
+                raise StateFailed(f"{stage} took inputs before position {journal.first}, the first that is kept", remedy=_GONE)
+            return
 
 
 class Comparison:

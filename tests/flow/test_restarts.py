@@ -8,6 +8,7 @@ import pytest
 import obzen_runtime as oz
 from obzen_runtime.events import ActorRestarted, RunFailed
 from obzen_runtime.flow import Cancel, Drain, PauseFlow, ResumeFlow, StopFlow
+from obzen_runtime.flow import pipeline as pipelines
 from tests.flow.kit import Seen, crashing, forever, ints, play, reached, same, total, until
 
 COUNT = 5000
@@ -440,3 +441,26 @@ def test_a_stage_that_cannot_start_fails_the_flow_before_the_first_event():
     assert played.state == "failed"
     assert "no such disk" in played.error.message
     assert played.events("s") == []
+
+
+def test_a_log_whose_beginning_went_before_a_stage_took_anything_still_folds_again(monkeypatch):
+    monkeypatch.setattr(pipelines, "_TRIM", 1)
+    journal, left = oz.MemoryJournal(), [1]
+
+    @oz.transform
+    def late(number: int) -> int | None:
+        return number if number >= 30_000 else None
+
+    @oz.fold(0, emit=oz.at_end())
+    def summed(total: int, number: int) -> int:
+        if number == 30_005 and left[0]:
+            left[0] = 0
+            raise SystemExit(3)
+        return total + number
+
+    seen = Seen()
+    flow = oz.Flow("f", ints(30_010) >> late >> summed >> seen.sink(), window=oz.Window(events=100))
+    played = play(flow, journal=journal)
+    assert journal.first > 1
+    assert (played.state, played.error) == ("drained", None)
+    assert seen == [sum(range(30_000, 30_010))]
