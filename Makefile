@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check crash bench clean
 
 help:
 	@echo "make demo    run an example on real data"
 	@echo "make test    everything: lint, types, floors, tests"
 	@echo "make check   lint, types and floors only"
+	@echo "make crash   a night of kills, faults and simulated crashes (SCALE=0.01 for a look)"
 	@echo "make bench   the benchmarks (ARGS=name for one)"
 	@echo "make clean   take away what these made; runs/ stays"
 
@@ -25,6 +26,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+crash: $(VENV)/.installed-dev
+	SCALE=$(SCALE) $(BIN)/python -m tests.crash.night
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from obzen_runtime.events import ActorState, Block
+from obzen_runtime.events import ActorState
 from obzen_runtime.journal import ArtifactStore, Fsync, Retention, SegmentJournal, SegmentOptions
 
 BEGIN = "/obzen-begins"
@@ -16,8 +16,8 @@ def mark(number):
     return ActorState(actor="a", source="x", event="E", target="y", at=number)
 
 
-def block(number):
-    return Block(stage="s", base=number, count=1, at=number, payloads=bytes([1 + (number * 7 + i) % 255 for i in range(300)]))
+def long(number):
+    return ActorState(actor="a", source="x", event="E" * 300, target="y", at=number)
 
 
 async def tell_and_write(run, told):
@@ -25,7 +25,7 @@ async def tell_and_write(run, told):
     for _ in range(2):
         journal = SegmentJournal.open(run, options=options)
         for number in range(5):
-            position = journal.append([mark(journal.head + 1), block(journal.head + 2)])
+            position = journal.append([mark(journal.head + 1), long(journal.head + 2)])
             await journal.durable(position)
             os.write(told, b"%d\n" % position)
             if number == 3:

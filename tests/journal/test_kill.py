@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from obzen_runtime.journal import SegmentJournal
+from tests.crash.scale import NIGHT
 from tests.journal.kit import block, frames, tell
 
-EVERY = 7
+EVERY = min(7, max(1, round(1 / NIGHT))) if NIGHT else 7
+"""Every byte in a whole night."""
 
 
 def acknowledge_until_killed(directory, limit, pipe):
@@ -57,6 +59,7 @@ def place(tmp_path):
 
 
 @pytest.mark.crash
+@pytest.mark.timeout(1800 if NIGHT else 60)
 async def test_T_TORN_2_killed_by_the_kernel_at_every_seventh_byte(place):
     expected = [record for records in frames(9) for record in records]
     signalled, told = run_child(place / "whole", resource.RLIM_INFINITY)
