@@ -4,16 +4,16 @@ A stage without state may change: what it wrote stays, what comes is made by the
 that the old code folded would be folded on by the new one, so that needs a person's word.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from obzen_runtime.events import SchemaChange
+from obzen_runtime.events import RunStarted, SchemaChange, StageInfo
 from obzen_runtime.flow.builder import Flow
 from obzen_runtime.journal import Manifest
 from obzen_runtime.kernel import FlowInvalid, versions
 from obzen_runtime.stages import DEAD_LETTERS, Codec, code_fingerprint
 
-__all__ = ["judge_changes", "judge_schemas", "schemas_written"]
+__all__ = ["judge_changes", "judge_graph", "judge_schemas", "schemas_written"]
 
 _STATEFUL = frozenset({"fold", "stateful", "top", "join"})
 
@@ -27,14 +27,8 @@ def judge_changes(
     went or, unless `allowed`, were given other parameters; `code_changed` when the code of a stage with state is
     another and that is not `allowed`.
     """
-    if flow.name != manifest.flow:
-        raise _changed(f"run {manifest.run_id} is of flow {manifest.flow!r}, not {flow.name!r}", "Give the flow it was started with.")
+    _same_stages(manifest.run_id, manifest.flow, flow.name, manifest.code.keys(), flow.topology.nodes.keys())
     nodes = flow.topology.nodes
-    gone, new = sorted(manifest.code.keys() - nodes), sorted(nodes.keys() - manifest.code)
-    if gone or new:
-        told = [f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone"] if gone else []
-        told += [f"{', '.join(new)} {'is' if len(new) == 1 else 'are'} new"] if new else []
-        raise _changed(f"flow {flow.name!r} has other stages than run {manifest.run_id}: {'; '.join(told)}", _AS_IT_WAS)
     if not allowed:
         _same_parameters(manifest, parameters)
     before = {**manifest.code, **earlier}
@@ -48,6 +42,27 @@ def judge_changes(
             remedy="Restore the code, start a new run, or go on all the same with --allow-code-change (allow_code_change=True).",
         )
     return changed
+
+
+def judge_graph(run: str, flow: str, started: RunStarted, infos: Sequence[StageInfo]) -> None:
+    """Whether the stages of `flow` are those that the run began with, joined in the same way; else raises `FlowInvalid` (`flow_changed`)."""
+    then = {info.name: info for info in started.stages}
+    now = {info.name: info for info in infos}
+    _same_stages(run, started.flow, flow, then.keys(), now.keys())
+    for name, info in now.items():
+        if sorted(info.inputs) != sorted(then[name].inputs):
+            reads, read = (", ".join(each.inputs) or "nothing" for each in (info, then[name]))
+            raise _changed(f"stage {name} reads {reads}, and read {read} in run {run}", _AS_IT_WAS)
+
+
+def _same_stages(run: str, flow_then: str, flow: str, then: Set[str], now: Set[str]) -> None:
+    if flow != flow_then:
+        raise _changed(f"run {run} is of flow {flow_then!r}, not {flow!r}", "Give the flow it was started with.")
+    gone, new = sorted(then - now), sorted(now - then)
+    if gone or new:
+        told = [f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone"] if gone else []
+        told += [f"{', '.join(new)} {'is' if len(new) == 1 else 'are'} new"] if new else []
+        raise _changed(f"flow {flow!r} has other stages than run {run}: {'; '.join(told)}", _AS_IT_WAS)
 
 
 Schemas = Mapping[str, tuple[SchemaChange, ...]]

@@ -30,6 +30,7 @@ from obzen_runtime.events import (
     expand,
 )
 from obzen_runtime.flow.builder import Wired
+from obzen_runtime.flow.changes import judge_graph
 from obzen_runtime.journal import Journal
 from obzen_runtime.stages import DEAD_LETTERS, Edge, Place, SinkStage, SourceStage, Standing
 
@@ -251,9 +252,16 @@ class Past:
 
 
 async def read_past(wired: Wired, journal: Journal) -> Past | None:
-    """Read what is needed of the log, from the last checkpoint's floor on; None when no flow has run in it."""
+    """Read what is needed of the log, from the last checkpoint's floor on; None when no flow has run in it.
+
+    Raises `FlowInvalid` when the run began with other stages, or stages that were joined in another way.
+    """
     if not journal.head:
         return None
+    if journal.first == 1:  # retention may have dropped it
+        async for entry in journal.read(1, 2):
+            if isinstance(entry.record, RunStarted) and entry.record.stages:
+                judge_graph(wired.log.ground.run_id, wired.flow.name, entry.record, wired.infos)
     past = Past(wired)
     start = 1
     found = await journal.last(frozenset({Checkpoint}))

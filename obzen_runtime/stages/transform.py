@@ -18,7 +18,8 @@ from obzen_runtime.stages.lanes import Lanes, Slot, TaskLanes, ThreadLanes
 from obzen_runtime.stages.machines import TRANSFORM, DrainComplete
 from obzen_runtime.stages.node import Handling, HandlingKeywords, Node
 from obzen_runtime.stages.schema import Declared, declare, read_handler
-from obzen_runtime.stages.stage import CONTINUE, MOST, Crashed, Failed, Log, Pace, Stage
+from obzen_runtime.stages.shared import CONTINUE, MOST, Crashed, Failed, Log, Pace
+from obzen_runtime.stages.stage import Stage
 
 __all__ = ["Handled", "Transform", "TransformStage", "handling", "transform"]
 
@@ -322,7 +323,8 @@ class Handled(Stage):
     async def _batch_filled(self, entry: Entry) -> bool:
         """Wait until a batch is full, nothing more can come, or `within` has passed since its first event."""
         waiting = self.inbox.gather(entry, self.options.batch, self.may_take)
-        if waiting >= self.options.batch or len(self.inbox.entries) > 1 or self.ended == len(self.inputs):
+        most = self.options.batch if entry.edge.ready else 0  # a writer without credit gives no more before this is taken
+        if waiting >= most or len(self.inbox.entries) > 1 or self.ended == len(self.inputs):
             self._batch_since = 0.0
             return True
         now = self.clock.monotonic()

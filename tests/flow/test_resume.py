@@ -12,7 +12,7 @@ import pytest
 import obzen_runtime as oz
 from obzen_runtime.events import Block, Receipt, Slice
 from obzen_runtime.flow import pipeline as pipelines
-from obzen_runtime.kernel import JournalFailed
+from obzen_runtime.kernel import FlowInvalid, JournalFailed
 from tests.flow.kit import Seen, ints, play, same
 from tests.flow.test_random_graphs import Graph, steps_are_sound
 
@@ -208,3 +208,19 @@ def test_what_came_after_its_reader_had_failed_is_not_forgotten():
     played = play(flow_of(broken=False), journal=journal)
     assert (played.state, played.error) == ("drained", None)
     assert seen == [0, 1, 2, 3, 4, 5], "the event that failed is tried again"
+
+
+def test_stages_that_are_joined_in_another_way_are_refused_before_anything_is_read_back():
+    journal = Mortal()
+    flow_of = partial(oz.Flow, "f", window=oz.Window(events=2))
+    journal.left = 12
+    with suppress(JournalFailed):
+        play(flow_of(ints(9) >> same("a") >> same("b") >> Seen().sink()), journal=journal)
+    journal.left, head = None, journal.head
+    with pytest.raises(FlowInvalid) as refused:
+        play(flow_of(ints(9) >> same("b") >> same("a") >> Seen().sink()), journal=journal)
+    assert refused.value.code == "flow_changed"
+    assert "stage b reads s, and read a in run run" in str(refused.value)
+    with pytest.raises(FlowInvalid, match="flow 'f' has other stages than run run: a, b are gone"):
+        play(flow_of(ints(9) >> Seen().sink()), journal=journal)
+    assert journal.head == head

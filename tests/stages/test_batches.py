@@ -130,3 +130,19 @@ def test_the_context_of_a_batch_names_its_first_event_also_when_tried_one_by_one
         *((f"s@{n}", [n]) for n in (4, 5, 6, 7)),
         ("s@8", [8, 9, 10, 11]),
     ]
+
+
+def test_a_batch_that_no_window_lets_fill_does_not_wait():
+    sizes: list[int] = []
+
+    @oz.transform(batch=100, within=0.5)
+    def gather(items: list[int]) -> list[int]:
+        sizes.append(len(items))
+        return items
+
+    seen, clock = Seen(), VirtualClock()
+    done = play(oz.Flow("f", ints(60) >> gather >> seen.sink(), window=oz.Window(events=3)), clock=clock)
+    passed(done)
+    assert seen == list(range(60))
+    assert clock.now - 1000 < 1, "its writer waited for it, and it for its writer"
+    assert max(sizes) == 3
