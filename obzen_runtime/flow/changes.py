@@ -45,7 +45,7 @@ def judge_changes(
 
 
 def judge_graph(run: str, flow: str, started: RunStarted, infos: Sequence[StageInfo]) -> None:
-    """Whether the stages of `flow` are those that the run began with, joined in the same way; else raises `FlowInvalid` (`flow_changed`)."""
+    """Raise `FlowInvalid` (`flow_changed`) unless `flow` has the stages that the run began with, joined in the same way."""
     then = {info.name: info for info in started.stages}
     now = {info.name: info for info in infos}
     _same_stages(run, started.flow, flow, then.keys(), now.keys())
