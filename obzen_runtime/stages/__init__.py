@@ -29,9 +29,10 @@ from obzen_runtime.stages.outside import refused_by, refusing
 from obzen_runtime.stages.recollect import Recollects
 from obzen_runtime.stages.redo import Catcher, Redone, StoppedClock, finished, leftover, redo, take_over
 from obzen_runtime.stages.schema import Copied, Declared, Parameter, Signature, copied, payload_problem
+from obzen_runtime.stages.shared import DEAD_LETTERS, Counters, Letters, Log
 from obzen_runtime.stages.sink import Sink, SinkStage, sink
 from obzen_runtime.stages.source import Progress, Source, SourceStage, source
-from obzen_runtime.stages.stage import DEAD_LETTERS, Counters, Letters, Log, Stage
+from obzen_runtime.stages.stage import Stage
 from obzen_runtime.stages.standing import Standing
 from obzen_runtime.stages.stateful import Fold, Stateful, Top, fold, stage, stateful, top
 from obzen_runtime.stages.transform import Transform, transform

@@ -12,7 +12,7 @@ from obzen_runtime.stages.machines import TRANSFORM, DrainComplete
 from obzen_runtime.stages.node import Node, OnError
 from obzen_runtime.stages.recollect import Recollects
 from obzen_runtime.stages.refold import Comparison, Past, Range, past_inputs
-from obzen_runtime.stages.stage import CONTINUE, Crashed, Failed, Log, Pace
+from obzen_runtime.stages.shared import CONTINUE, Crashed, Failed, Log, Pace
 from obzen_runtime.stages.step import BlockTooLarge, Made, halves
 
 __all__ = ["StatefulStage"]

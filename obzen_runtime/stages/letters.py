@@ -11,7 +11,8 @@ from obzen_runtime.stages.edge import Place
 from obzen_runtime.stages.machines import LETTERS, DrainComplete
 from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.schema import Declared
-from obzen_runtime.stages.stage import CONTINUE, DEAD_LETTERS, Log, Stage
+from obzen_runtime.stages.shared import CONTINUE, DEAD_LETTERS, Log
+from obzen_runtime.stages.stage import Stage
 
 __all__ = ["DeadLetters", "LettersStage", "dead_letters"]
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from obzen_runtime.kernel import Clock, Threads, Wake, logger
 from obzen_runtime.stages.call import ours
-from obzen_runtime.stages.stage import MOST, Pace
+from obzen_runtime.stages.shared import MOST, Pace
 
 __all__ = ["Inline", "Puller", "Tasked", "Threaded"]
 

@@ -14,8 +14,9 @@ from obzen_runtime.kernel import ErrorInfo, JournalDamaged, NotFound, ObzenError
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.refold import Range
+from obzen_runtime.stages.shared import Log
 from obzen_runtime.stages.snapshots import PAGE, UNREADABLE, Keeper, Kind, Unkept, form_of, read_pages
-from obzen_runtime.stages.stage import Log, Stage
+from obzen_runtime.stages.stage import Stage
 
 __all__ = ["Recollects"]
 

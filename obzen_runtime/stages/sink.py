@@ -28,7 +28,7 @@ from obzen_runtime.stages.lanes import Slot
 from obzen_runtime.stages.machines import SINK, DrainComplete, FlushComplete
 from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.schema import Declared, hints_of, read_handler
-from obzen_runtime.stages.stage import CONTINUE, DEAD_LETTERS, Crashed, Failed, Log
+from obzen_runtime.stages.shared import CONTINUE, DEAD_LETTERS, Crashed, Failed, Log
 from obzen_runtime.stages.standing import Standing
 from obzen_runtime.stages.step import LARGEST, Made, columns
 from obzen_runtime.stages.transform import Handled, handling

@@ -28,7 +28,8 @@ from obzen_runtime.stages.machines import SOURCE, Completed, DrainComplete
 from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.pull import Inline, Puller, Tasked, Threaded
 from obzen_runtime.stages.schema import Signature, hints_of, read_handler
-from obzen_runtime.stages.stage import CONTINUE, MOST, Crashed, Failed, Log, Stage
+from obzen_runtime.stages.shared import CONTINUE, MOST, Crashed, Failed, Log
+from obzen_runtime.stages.stage import Stage
 from obzen_runtime.stages.standing import Standing
 from obzen_runtime.stages.step import BlockTooLarge, Made, check_size, kinds_of
 

@@ -25,8 +25,8 @@ from obzen_runtime.stages.emit import AtEnd, Each, Emit, Every
 from obzen_runtime.stages.folding import StatefulStage
 from obzen_runtime.stages.node import Node, OnError
 from obzen_runtime.stages.schema import Declared, hints_of, read_handler
+from obzen_runtime.stages.shared import Log
 from obzen_runtime.stages.snapshots import NEVER, Shape, same
-from obzen_runtime.stages.stage import Log
 from obzen_runtime.stages.step import Made, kinds_of
 
 __all__ = ["Fold", "Stateful", "StatefulStage", "Top", "fold", "stage", "stateful", "top"]

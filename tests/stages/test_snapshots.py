@@ -17,8 +17,8 @@ from obzen_runtime.flow import StopFlow
 from obzen_runtime.journal import ArtifactStore
 from obzen_runtime.kernel import JournalFailed, Seams
 from obzen_runtime.stages import recollect, snapshots
+from obzen_runtime.stages.shared import Crashed
 from obzen_runtime.stages.snapshots import Shape, Unkept
-from obzen_runtime.stages.stage import Crashed
 from obzen_runtime.testing import SimulatedDisk
 from tests.flow.kit import Seen, VirtualClock, play, until
 from tests.journal.kit import RUN
