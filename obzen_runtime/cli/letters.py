@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from obzen_runtime.cli.find import Last, Run, Runs, WhichOptions, near, which
-from obzen_runtime.cli.loading import Loaded, load_started
+from obzen_runtime.cli.loading import Loaded, Settings, load_started, settings_from
 from obzen_runtime.cli.run import TellOptions, watched
 from obzen_runtime.cli.say import hint, say
 from obzen_runtime.cli.show import json_text, letter_origin, payloads_of, plain, short
@@ -41,6 +41,9 @@ class LettersOptions(TellOptions, frozen=True, kw_only=True):
         str, typer.Option("--flow", metavar="FILE[:VARIABLE]", help="Where the flow stands, if not where it was started from.")
     ] = ""
     run_id: Annotated[str | None, typer.Option("--run-id", metavar="NAME", help="With --requeue: a name for the new run.")] = None
+    set: Annotated[
+        list[str], typer.Option("--set", metavar="STAGE.PARAMETER=VALUE", help="With --requeue: set a parameter, such as a sink's path.")
+    ] = []  # noqa: RUF012 - a struct copies it
 
 
 def dead_letters(options: LettersOptions) -> int:
@@ -54,8 +57,8 @@ def dead_letters(options: LettersOptions) -> int:
     wanted = Wanted(options.stage, options.code)
     if options.requeue:
         return _requeue(run, wanted, options)
-    if options.run_id is not None or options.flow:
-        raise UsageError("--run-id and --flow go with --requeue", remedy="Add --requeue to start a run")
+    if options.run_id is not None or options.flow or options.set:
+        raise UsageError("--run-id, --set and --flow go with --requeue", remedy="Add --requeue to start a run")
     counts = asyncio.run(_list(run, wanted, as_json=options.json))
     if not options.quiet:
         hint(_counted(counts) if counts else "there are no dead letters" if wanted == Wanted() else "no dead letter matches")
@@ -155,11 +158,25 @@ def _requeue(run: RunDirectory, wanted: Wanted, options: LettersOptions) -> int:
     if not plan.taken:
         hint("there is nothing to requeue")
         return 0
-    flow = requeued(loaded.flow, plan.requeue)
+    settings = settings_from(options.set)
+    flow = requeued(loaded.flow, plan.requeue).bind(settings)
+    _keep_files(run, flow, settings)
     if not options.quiet:
         _tell(run, plan, flow)
     how = partial(execute, flow, journal=str(run.path.parent), run_id=options.run_id, origin=_origin(run, loaded, plan.requeue))
     return watched(how, options)
+
+
+def _keep_files(run: RunDirectory, flow: Flow, settings: Settings) -> None:
+    """A sink begins its file anew: refuse one that the old run wrote, unless it was named."""
+    for name, node in flow.topology.nodes.items():
+        for parameter, value in node.bound.items():
+            named = parameter in settings.get(name, {})
+            if node.kind == "sink" and isinstance(value, Path) and value.exists() and not named:
+                raise UsageError(
+                    f"{name}.{parameter} is {value}, which run {run.run_id} may have written, and the new run would write it anew",
+                    remedy=f"Give another: --set {name}.{parameter}=PATH; or the same, to write over it",
+                )
 
 
 def _origin(run: RunDirectory, loaded: Loaded, requeue: Requeue) -> Origin:

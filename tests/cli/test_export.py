@@ -9,7 +9,8 @@ from tests.cli.test_process import ENDLESS, ended
 
 KINDS = HEAD + (
     "import datetime\n\n"
-    "class Odd(msgspec.Struct, frozen=True):\n    raw: bytes\n    at: datetime.datetime\n    far: int\n    names: tuple[tuple[int, str], ...]\n\n"
+    "class Odd(msgspec.Struct, frozen=True):\n    raw: bytes\n    at: datetime.datetime\n    far: int\n"
+    "    names: tuple[tuple[int, str], ...]\n\n"
     "@oz.source\ndef odds() -> Iterator[Odd]:\n"
     '    yield Odd(b"\\x00\\xff", datetime.datetime(2024, 2, 29, 12, tzinfo=datetime.UTC), 2**63, ((7, "seven"),))\n\n'
     "@oz.sink\ndef keep(odd: Odd) -> None:\n    pass\n\n"

@@ -283,3 +283,28 @@ def test_a_flow_that_only_a_function_builds_must_be_named(obzen):
     obzen.write(FIXED, "other.py")
     told = obzen("dead-letters", "--last", "--requeue", "--flow", "other.py:flow")
     assert (told.code, told.out) == (0, "got -3\ngot -7\n"), told.err
+
+
+TO_A_FILE = """
+from obzen_runtime.connect import jsonl_sink
+
+@oz.transform
+def ordered(n: int) -> Order:
+    if n % 4 == 3:
+        raise ValueError(f"no {n}")
+    return Order(n, "x", 1.0)
+
+flow = oz.Flow("file", numbers >> ordered >> jsonl_sink("orders", Order, path=Path("orders.jsonl")))
+"""
+
+
+def test_a_file_that_the_old_run_wrote_is_not_written_anew_by_the_way(obzen):
+    text = HEAD + TO_A_FILE
+    assert obzen.run(text, "--run-id", "old", "-q").code == 0
+    before = (obzen.folder / "orders.jsonl").read_text()
+    obzen.write(text.replace("n % 4 == 3", "n > 99"))
+    refused(obzen("dead-letters", "old", "--requeue"), 64, "orders.path is orders.jsonl", "--set orders.path=PATH")
+    assert (obzen.folder / "orders.jsonl").read_text() == before
+    told = obzen("dead-letters", "old", "--requeue", "--set", "orders.path=again.jsonl", "-q")
+    assert told.code == 0, told.err
+    assert len((obzen.folder / "again.jsonl").read_text().splitlines()) == 2
