@@ -1,4 +1,4 @@
-"""`make crash`: everything that is too long for every push, two pieces at a time, and a summary. About an hour or two on 2 cores.
+"""`make crash`: everything that is too long for every push, two pieces at a time, and a summary. About an hour and a half on 2 cores.
 
 `SCALE` (default 1) makes all of it smaller: `make crash SCALE=0.01` shows in some minutes that each piece works. Each
 piece writes to a log of its own, which is kept when the piece fails.

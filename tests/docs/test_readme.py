@@ -69,7 +69,7 @@ def test_the_first_flow_of_the_readme_prints_its_total(checkout):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/guarantees.md", "docs/flaws.md", "docs/recovery.md"]
+    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/guarantees.md", "docs/flaws.md", "docs/recovery.md", "docs/counts.md"]
 )
 def test_the_links_of_a_page_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -84,8 +84,9 @@ def test_the_make_targets_of_the_readme_exist():
     assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
 
 
-def test_every_test_that_a_promise_names_exists():
-    text = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["docs/guarantees.md", "docs/counts.md"])
+def test_every_test_that_a_promise_names_exists(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
     assert len(named) > 30
     for file, test in named:

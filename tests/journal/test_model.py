@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
@@ -149,6 +150,7 @@ class Model(RuleBasedStateMachine):
         self.loop.close()
 
 
+@pytest.mark.timeout(300)
 def test_T_MODEL_a_journal_is_a_list_that_survives(monkeypatch):
     monkeypatch.setattr("obzen_runtime.journal.commit._GAP", 0.0)
     done["steps"] = 0

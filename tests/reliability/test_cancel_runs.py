@@ -23,6 +23,7 @@ from obzen_runtime.kernel import Seams
 from tests.flow.kit import Seen, ints, same, total
 from tests.journal.kit import tell
 from tests.reliability.cutting import World, cancelled_everywhere
+from tests.reliability.test_cancel_journal import CALLS as JOURNAL_CALLS
 
 RUNS = Path("/runs")
 RUN = RUNS / "r"
@@ -399,3 +400,10 @@ def test_T_CAN_an_actor_of_ones_own(level, again, monkeypatch):
     count = cancelled_everywhere(operation, check, again=again)
     tell(f"an actor's run at {level}: 1 operation cancelled at {count} steps")
     assert count > 5
+
+
+def test_T_CAN_there_are_more_than_sixty_operations():
+    runs, handles, resumes, replays, pipelines, actors = 2 * len(FLOWS), len(CALLS), 5, 6, len(FLOWS), 4
+    own = runs + handles + resumes + replays + pipelines + actors
+    tell(f"{own} operations on runs, and {len(JOURNAL_CALLS)} on each of four journals")
+    assert own + len(JOURNAL_CALLS) >= 60
