@@ -39,7 +39,7 @@ def traced(place, *options):
     """Run the story under strace; its exit code, and what it said was acknowledged."""
     reading, writing = os.pipe()
     command = [STRACE, "-f", "-qq", *options, sys.executable, str(ROOT / "tests/crash/story.py"), str(place), str(writing)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
     process = subprocess.Popen(command, pass_fds=[writing], env=environment, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     with os.fdopen(reading) as pipe:

@@ -13,6 +13,18 @@ from tests.journal.kit import CountedEntropy
 STUCK = 10_000.0
 
 
+async def passes(seconds):
+    """Virtual seconds pass; refused on a loop that would really wait."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    done = loop.create_future()
+    timer = loop.call_later(seconds, lambda: done.done() or done.set_result(None))
+    try:
+        await done
+    finally:
+        timer.cancel()
+
+
 class Counted(Coroutine):
     """A coroutine whose suspensions are counted."""
 

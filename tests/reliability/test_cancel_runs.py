@@ -22,7 +22,7 @@ from obzen_runtime.journal import SegmentReader
 from obzen_runtime.kernel import Seams
 from tests.flow.kit import Seen, ints, same, total
 from tests.journal.kit import tell
-from tests.reliability.cutting import World, cancelled_everywhere
+from tests.reliability.cutting import World, cancelled_everywhere, passes
 from tests.reliability.test_cancel_journal import CALLS as JOURNAL_CALLS
 
 RUNS = Path("/runs")
@@ -57,7 +57,7 @@ def several(number: int) -> Iterator[int]:
 
 @oz.transform(concurrency=3)
 async def at_once(number: int) -> int:
-    await asyncio.sleep(0.01 * (number % 3))
+    await passes(0.01 * (number % 3))
     return number + 1
 
 
@@ -81,7 +81,7 @@ tried: set[int] = set()
 @oz.source
 async def waiting() -> AsyncIterator[int]:
     for number in range(MANY):
-        await asyncio.sleep(0.01)
+        await passes(0.01)
         yield number
 
 
@@ -119,7 +119,7 @@ def known(order: Order, customer: int | None) -> int:
 
 @oz.sink(batch=3, within=0.1)
 async def slowly(numbers: list[int]) -> None:
-    await asyncio.sleep(0.01)
+    await passes(0.01)
 
 
 FLOWS = {
@@ -204,7 +204,7 @@ async def wait(handle):
 
 
 async def stop(handle):
-    await asyncio.sleep(0.03)
+    await passes(0.03)
     await handle.stop()
 
 
@@ -213,7 +213,7 @@ async def drain(handle):
 
 
 async def cancel(handle):
-    await asyncio.sleep(0.03)
+    await passes(0.03)
     await handle.cancel()
 
 
@@ -224,13 +224,13 @@ async def records(handle):
 
 async def pause_and_resume(handle):
     handle.pause()
-    await asyncio.sleep(0.1)
+    await passes(0.1)
     handle.resume()
     await handle.wait()
 
 
 async def started_by_hand(handle):
-    await asyncio.sleep(0.1)
+    await passes(0.1)
     handle.start()
     await handle.wait()
 
@@ -350,7 +350,7 @@ class Broke(msgspec.Struct, frozen=True):
 
 
 async def slow_action(context, event):
-    await asyncio.sleep(0.01)
+    await passes(0.01)
     context.append(type(event).__name__)
 
 
@@ -366,7 +366,7 @@ class Worker(oz.SelfSupervised[list]):
     )
 
     async def dispatch_state(self, state, context):
-        await asyncio.sleep(0.01)
+        await passes(0.01)
         match state:
             case "idle":
                 return oz.Transition(Go())

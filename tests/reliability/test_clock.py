@@ -19,7 +19,7 @@ from obzen_runtime.testing import VirtualClock
 from tests.flow import kit
 from tests.flow.kit import Seen, ints, play, reached, same
 from tests.journal.kit import RUN, mark, tell
-from tests.reliability.cutting import World
+from tests.reliability.cutting import World, passes
 
 HOUR = 3_600_000
 YEARS = 10 * 365 * 24 * HOUR
@@ -89,7 +89,7 @@ def batches():
     @oz.source
     async def s() -> AsyncIterator[int]:
         for number in range(6):
-            await asyncio.sleep(0.4)
+            await passes(0.4)
             yield number
 
     @oz.sink(batch=100, within=1.0)
@@ -117,7 +117,7 @@ def a_deadline():
 def stalls():
     @oz.sink
     async def k(number: int) -> None:
-        await asyncio.sleep(40.0)
+        await passes(40.0)
 
     played = play(oz.Flow("f", ints(12) >> same() >> k, window=oz.Window(events=2), stall_after=30.0))
     return went(played, [(each.actor, each.why, each.seconds) for each in played.of(ActorStalled)])
@@ -130,7 +130,7 @@ def restarts():
     async def t(number: int) -> int:
         if number % 10 == 9 and left[0]:
             left[0] -= 1
-            await asyncio.sleep(6.0)
+            await passes(6.0)
             raise SystemExit(3)
         return number
 
@@ -155,7 +155,7 @@ def an_interval():
         for number in range(20):
             world.clock.wall_ms()
             journal.append([mark(number)])
-            await asyncio.sleep(0.03)
+            await passes(0.03)
             told.append((round(loop.time() - begun, 3), world.disk.faults.count("sync")))
         await journal.close()
 
@@ -167,11 +167,11 @@ def a_resume():
     @oz.source
     async def s() -> AsyncIterator[int]:
         for number in range(20):
-            await asyncio.sleep(0.1)
+            await passes(0.1)
             yield number
 
     async def beside(pipeline):
-        await asyncio.sleep(1.0)
+        await passes(1.0)
         pipeline.command(StopFlow("user_stop", 5.0))
 
     journal = oz.MemoryJournal(keep=True)

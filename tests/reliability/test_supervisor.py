@@ -8,6 +8,7 @@ import obzen_runtime as oz
 from obzen_runtime.events import ActorCompleted, ActorRestarted, ActorState
 from obzen_runtime.flow import Cancel, StopFlow
 from tests.flow.kit import Seen, crashing, forever, ints, play, reached, same, total
+from tests.reliability.cutting import passes
 
 STRATEGIES = ["one_for_one", "rest_for_one", "one_for_all"]
 
@@ -32,7 +33,7 @@ def test_T_SUP_the_window_slides(strategy):
     async def t(number: int) -> int:
         if number % 4 == 3 and left[0]:
             left[0] -= 1
-            await asyncio.sleep(6.0)
+            await passes(6.0)
             raise SystemExit(3)
         return number
 
@@ -91,7 +92,7 @@ def test_T_SUP_a_stage_that_ignores_its_cancellation_is_ended_by_the_next(order)
 
     async def beside(pipeline):
         await reached(pipeline, "running")
-        await asyncio.sleep(1.0)
+        await passes(1.0)
         pipeline.command(order)
 
     played = play(oz.Flow("f", ints(3) >> t >> Seen().sink()), beside=beside)
