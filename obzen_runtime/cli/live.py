@@ -138,8 +138,8 @@ class Table:
 
     async def watch(self, handle: Handle) -> None:
         """Draw five times a second."""
-        await handle.begun.wait()
         self._handle = handle
+        await handle.begun.wait()
         while True:
             now = time.monotonic()
             received = {name: counts["received"] for name, counts in handle.metrics().items()}
@@ -148,7 +148,7 @@ class Table:
 
     def finish(self) -> None:
         """Draw it a last time, as the run ended; its rates are those of the whole run."""
-        if self._handle is not None:
+        if self._handle is not None and self._handle.begun.is_set():
             seconds = max(time.monotonic() - self._began, 1e-6)
             self._draw({name: counts["received"] / seconds for name, counts in self._handle.metrics().items()})
 
@@ -167,6 +167,8 @@ class Lines:
     async def watch(self, handle: Handle) -> None:
         """Print lines for as long as the flow runs."""
         await handle.begun.wait()
+        if handle.earlier:
+            return
         place = f" in {handle.directory}" if handle.directory else " in memory"
         hint(f"{handle.flow.name}: run {handle.run_id} {'resumed' if handle.resumed else 'started'}{place}")
         while True:

@@ -7,7 +7,7 @@ import typer
 
 from obzen_runtime.cli.find import Last, Run, Runs, WhichOptions, which
 from obzen_runtime.cli.loading import load_started
-from obzen_runtime.cli.run import TellOptions, watched
+from obzen_runtime.cli.run import KeepOption, MostOption, TellOptions, bytes_of, watched
 from obzen_runtime.host import execute
 
 __all__ = ["ResumeOptions", "resume"]
@@ -22,6 +22,8 @@ class ResumeOptions(TellOptions, frozen=True, kw_only=True):
     flow: Annotated[
         str, typer.Option("--flow", metavar="FILE[:VARIABLE]", help="Where the flow stands, if not where it was started from.")
     ] = ""
+    retention: KeepOption = None
+    max_bytes: MostOption = ""
     allow_code_change: Annotated[
         bool, typer.Option("--allow-code-change", help="Go on although the code of a stage with state has changed.")
     ] = False
@@ -35,5 +37,13 @@ def resume(options: ResumeOptions) -> int:
     """
     place = which(WhichOptions(run=options.run, last=options.last, runs=options.runs))
     flow = load_started(place, call="oz.resume", override=options.flow).flow
-    how = partial(execute, flow, run_id=str(place.path), resume=True, allow_code_change=options.allow_code_change)
+    how = partial(
+        execute,
+        flow,
+        run_id=str(place.path),
+        resume=True,
+        allow_code_change=options.allow_code_change,
+        retention=options.retention,
+        max_bytes=bytes_of(options.max_bytes),
+    )
     return watched(how, options)

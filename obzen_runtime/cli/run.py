@@ -23,7 +23,15 @@ from obzen_runtime.host import Handle, Origin, Report, execute
 from obzen_runtime.journal import retention_from
 from obzen_runtime.kernel import UsageError
 
-__all__ = ["RunOptions", "TellOptions", "footer", "run", "watched"]
+__all__ = ["KeepOption", "MostOption", "RunOptions", "TellOptions", "bytes_of", "footer", "run", "watched"]
+
+
+KeepOption = Annotated[
+    str | None, typer.Option("--retention", metavar="AGE|SIZE", help="How much of its past the journal keeps, such as 7d or 10GiB.")
+]
+MostOption = Annotated[
+    str, typer.Option("--max-bytes", metavar="SIZE", help="Suspend the run when its journal has grown to this, such as 50GiB.")
+]
 
 
 class TellOptions(Common, frozen=True, kw_only=True):
@@ -50,12 +58,8 @@ class RunOptions(TellOptions, frozen=True, kw_only=True):
     run_id: Annotated[
         str | None, typer.Option("--run-id", metavar="NAME", help="A name for the run; the name of an earlier run goes on with that.")
     ] = None
-    retention: Annotated[
-        str, typer.Option("--retention", metavar="AGE|SIZE", help="How much of its past the journal keeps, such as 7d or 10GiB.")
-    ] = "all"
-    max_bytes: Annotated[
-        str, typer.Option("--max-bytes", metavar="SIZE", help="Suspend the run when its journal has grown to this, such as 50GiB.")
-    ] = ""
+    retention: KeepOption = None
+    max_bytes: MostOption = ""
     allow_code_change: Annotated[
         bool, typer.Option("--allow-code-change", help="With the name of an earlier run: go on although the code of state has changed.")
     ] = False
@@ -80,12 +84,13 @@ def run(options: RunOptions) -> int:
         origin=origin,
         allow_code_change=options.allow_code_change,
         retention=options.retention,
-        max_bytes=_bytes(options.max_bytes),
+        max_bytes=bytes_of(options.max_bytes),
     )
     return watched(how, options)
 
 
-def _bytes(text: str) -> int | None:
+def bytes_of(text: str) -> int | None:
+    """A size as the user wrote it; None when there is none. Raises `UsageError`."""
     size = retention_from(text or "all").size
     if text and size is None:
         raise UsageError(f"--max-bytes {text!r} is no size", remedy="Write, for instance, --max-bytes 50GiB")

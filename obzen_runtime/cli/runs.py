@@ -12,7 +12,7 @@ from obzen_runtime.cli.command import Common
 from obzen_runtime.cli.say import hint, say
 from obzen_runtime.cli.show import plain
 from obzen_runtime.events import Block, Checkpoint, Record, RunStarted
-from obzen_runtime.journal import Entry, RunSummary, SegmentReader, list_runs
+from obzen_runtime.journal import Entry, RunSummary, SegmentReader, list_runs, run_started
 from obzen_runtime.kernel import NotFound, ObzenError
 
 __all__ = ["ListOptions", "RunLine", "line_of", "runs", "sizes"]
@@ -71,19 +71,18 @@ def runs(options: ListOptions) -> int:
 async def line_of(summary: RunSummary) -> RunLine:
     """Read what is shown of a run: its first records and its last ones, not what lies between."""
     run, state, manifest = summary
-    first: list[Entry] = []
+    started: RunStarted | None = None
     tail: list[Entry] = []
     try:
         reader = SegmentReader.open(run.path)
-        first = [entry async for entry in reader.read(1, 2)]
-        tail = [entry async for entry in reader.read(max(1, reader.head - _TAIL))]
+        started = await run_started(reader)
+        tail = [entry async for entry in reader.read(max(reader.first, reader.head - _TAIL))]
     except NotFound as error:  # it was killed before its first record
         if state != "crashed":
             hint(f"obzen: {run.run_id}: {error}")
     except (ObzenError, OSError) as error:
         state = state if state == "running" else "damaged"
         hint(f"obzen: {run.run_id}: {error}")
-    started = next((entry.record for entry in first if isinstance(entry.record, RunStarted)), None)
     began = manifest.started_ms if manifest is not None else started.at if started is not None else 0
     ended = max((getattr(entry.record, "at", 0) for entry in tail), default=0)
     sources = {info.name for info in started.stages if info.kind == "source"} if started is not None else set()

@@ -31,7 +31,7 @@ from obzen_runtime.events import (
 )
 from obzen_runtime.flow.builder import Wired
 from obzen_runtime.flow.changes import judge_graph
-from obzen_runtime.journal import Journal
+from obzen_runtime.journal import Journal, run_started
 from obzen_runtime.stages import DEAD_LETTERS, Edge, Place, SinkStage, SourceStage, Standing
 
 __all__ = ["Past", "read_past"]
@@ -258,10 +258,9 @@ async def read_past(wired: Wired, journal: Journal) -> Past | None:
     """
     if not journal.head:
         return None
-    if journal.first == 1:  # retention may have dropped it
-        async for entry in journal.read(1, 2):
-            if isinstance(entry.record, RunStarted) and entry.record.stages:
-                judge_graph(wired.log.ground.run_id, wired.flow.name, entry.record, wired.infos)
+    started = await run_started(journal)
+    if started is not None and started.stages:
+        judge_graph(wired.log.ground.run_id, wired.flow.name, started, wired.infos)
     past = Past(wired)
     start = 1
     found = await journal.last(frozenset({Checkpoint}))

@@ -78,6 +78,11 @@ class Handle:
         """Whether it goes on with what an earlier process left."""
         return self.pipeline.past is not None
 
+    @property
+    def earlier(self) -> bool:
+        """Whether an earlier process left nothing to do."""
+        return self.pipeline.past is not None and self.pipeline.past.over
+
     def start(self) -> None:
         """Fire the gun of a flow started with `manual=True`; an early order is remembered."""
         self.pipeline.fire_gun()
@@ -179,10 +184,10 @@ class Handle:
             found[name] = {**stage.counters.totals(), "waiting": waiting, "seconds": stage.counters.seconds}
         return found
 
-    async def records(self, from_: int = 1) -> AsyncIterator[tuple[int, Record]]:
-        """The run's records from position `from_` on, as they are written, to its end.
+    async def records(self, from_: int = 0) -> AsyncIterator[tuple[int, Record]]:
+        """The run's records from position `from_` on (0: from the first that is kept), as they are written, to its end.
 
-        Raises `NotFound` when a memory journal without `keep` has dropped what comes next.
+        Raises `NotFound` when what comes next has been dropped.
         """
         ended = False
         async for entry in self.journal.tail(from_):
@@ -206,7 +211,7 @@ class Handle:
             contracts=tuple(pipeline.verdicts),
             error=pipeline.error,
             dead_letters=pipeline.wired.log.letters.count,
-            earlier=pipeline.past is not None and pipeline.past.over,
+            earlier=self.earlier,
         )
 
     def _held(self, name: str, seconds: float, stack: str) -> None:
@@ -220,7 +225,7 @@ def start(
     journal: str | Path | Journal = "runs",
     durability: str | None = None,
     run_id: str | None = None,
-    retention: str | Retention = "all",
+    retention: str | Retention | None = None,
     manual: bool = False,
 ) -> Handle:
     """Embed a flow: `async with oz.start(flow) as handle: report = await handle.wait()`.

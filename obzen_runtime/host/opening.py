@@ -60,8 +60,8 @@ class Opening:
     allow_code_change: bool = False
     origin: Origin | None = None
     owns_process: bool = False
-    retention: str | Retention = "all"
-    """How much of its past the journal keeps, as `retention_from` reads it."""
+    retention: str | Retention | None = None
+    """How much of its past the journal keeps, as `retention_from` reads it; None: what it was started with, or `all`."""
     max_bytes: int | None = None
     """Bytes of journal at which the run suspends."""
     seams: Seams = field(default_factory=Seams)
@@ -91,13 +91,15 @@ def open_run(flow: Flow, opening: Opening) -> Opened:
         )
     journal = opening.journal
     level = level_from(opening.durability) if opening.durability is not None else None
-    retention = retention_from(opening.retention)
+    retention = retention_from(opening.retention) if opening.retention is not None else None
     flow.topology  # noqa: B018 - a parameter that is not bound is told before a directory is made
     if isinstance(level, Memory) and isinstance(journal, str | Path):
         journal = MemoryJournal()
     if not isinstance(journal, str | Path):
         return Opened(_name(opening), journal, None)
     kept = _earlier(Path(journal), opening) or _new(flow, Path(journal), opening, level or Os())
+    if retention is None:
+        retention = msgspec.convert(kept.manifest.options.get("retention", {}), Retention)
     options = SegmentOptions(level=level or level_from(kept.manifest.durability), max_bytes=opening.max_bytes, retention=retention)
     return Opened(kept.place.run_id, SegmentJournal.open(kept.place.path, options=options, seams=opening.seams), kept)
 
@@ -135,7 +137,9 @@ def _new(flow: Flow, base: Path, opening: Opening, level: Level) -> Kept:
         raise IoFailed(
             f"the run directory {base / name} cannot be made: {error.strerror}", remedy="Choose a directory you may write with --journal."
         ) from error
+    retention = retention_from(opening.retention or "all")
     manifest = _manifest(flow, name, level, opening.origin or _origin(flow), opening.seams.clock.wall_ms())
+    manifest.options["retention"] = msgspec.to_builtins(retention)
     place.write_manifest(manifest)
     return Kept(place, manifest)
 

@@ -36,7 +36,7 @@ class Wishes(TypedDict, total=False):
     resume: bool
     allow_code_change: bool
     origin: Origin | None
-    retention: str | Retention
+    retention: str | Retention | None
     max_bytes: int | None
 
 
@@ -46,7 +46,7 @@ def run(
     journal: str | Path | Journal = "runs",
     durability: str | None = None,
     run_id: str | None = None,
-    retention: str | Retention = "all",
+    retention: str | Retention | None = None,
     max_bytes: int | None = None,
 ) -> Report:
     """Run a flow to its end and return the report. Owns the process: SIGINT and SIGTERM suspend, a second one cancels.

@@ -14,11 +14,12 @@ from obzen_runtime.kernel import RUN_ID, Files, NotFound, ObzenError, RunId, Sys
 
 __all__ = ["RunDirectory", "RunState", "RunSummary", "find_run", "list_runs", "run_started"]
 
-RunState = Literal["running", "drained", "failed", "cancelled", "crashed", "damaged"]
-"""How a run stands. `crashed`: it did not say how it ended and nobody holds it. `damaged`: what it wrote cannot be read."""
+RunState = Literal["running", "drained", "failed", "cancelled", "crashed", "forked", "damaged"]
+"""How a run stands. `crashed`: it did not say how it ended and nobody holds it. `forked`: nobody has gone on with it yet.
+`damaged`: what it wrote cannot be read."""
 
-_ENDS: dict[type, RunState] = {RunCompleted: "drained", RunFailed: "failed", RunCancelled: "cancelled"}
-_TOLD = frozenset(number for number, kind in KINDS.items() if kind in {*_ENDS, RunStarted, RunResumed, RunForked})
+_ENDS: dict[type, RunState] = {RunCompleted: "drained", RunFailed: "failed", RunCancelled: "cancelled", RunForked: "forked"}
+_TOLD = frozenset(number for number, kind in KINDS.items() if kind in {*_ENDS, RunStarted, RunResumed})
 
 
 class RunDirectory:

@@ -203,7 +203,7 @@ def test_on_a_terminal_it_draws_ends_with_the_final_table_and_leaves_the_termina
     assert [row.split()[:3] for row in table[2:5]] == [["slow", "drained", "4"], ["double", "drained", "4"], ["show", "drained", "4"]]
     assert "100%" in table[2]
     assert table[5].startswith("drained after")
-    assert table[-2] == "  obzen inspect runs/r"
+    assert table[-3:-1] == ["  obzen inspect runs/r", "  obzen replay runs/r --verify"]
 
 
 def test_a_first_ctrl_c_suspends_and_the_exit_code_says_so(tmp_path):

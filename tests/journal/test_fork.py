@@ -59,7 +59,7 @@ async def test_a_fork_has_the_past_up_to_the_border_at_or_below_the_position(at,
     assert (report.head, report.closed, report.problems) == (position + 1, True, ())
     assert run.read_manifest().origin == "r"
     assert run.read_manifest().parameters == {"s": {"count": 3}}
-    assert run.state() == "crashed"
+    assert run.state() == "forked"
     journal = open_fork(disk)
     found = await collect(journal.read())
     assert found[:-1] == WHOLE[:position]
