@@ -49,17 +49,20 @@ def traced(place, *options):
 
 
 def counted(tmp_path):
-    """How often the story makes each call, and how often the interpreter made it before the story began."""
+    """What the story has acknowledged at its end, and its calls, numbered as strace does."""
     log = tmp_path / "log"
     code, told, errors = traced(tmp_path / "whole", "-e", f"trace={','.join(CALLS)},access,faccessat2", "-o", str(log))
     if code:
         pytest.skip(f"strace cannot trace here: {errors.strip()[-200:]}")
-    before, after, begun = Counter(), Counter(), False
+    cases, numbers, begun = dict[tuple[str, int], None](), Counter(), False
     for line in log.read_text().splitlines():
         begun = begun or BEGIN in line
-        if found := re.match(r"\d+\s+(\w+)\(", line):
-            (after if begun else before)[found[1]] += 1
-    return told, before, after
+        if found := re.match(r"(\d+)\s+(\w+)\(", line):
+            thread, call = found.groups()
+            numbers[thread, call] += 1  # strace counts the calls of each thread apart
+            if begun and call in CALLS:
+                cases[call, numbers[thread, call]] = None
+    return told, list(cases)
 
 
 @pytest.mark.crash
@@ -67,12 +70,11 @@ def counted(tmp_path):
 async def test_T_SYS_1_killed_by_the_kernel_at_every_system_call(tmp_path):
     if STRACE is None:
         pytest.skip("strace is not installed")
-    whole, before, after = counted(tmp_path)
-    cases = [(call, number) for call in CALLS for number in range(1, after[call] + 1)]
+    whole, cases = counted(tmp_path)
     chosen, killed = spread(cases, 6), 0
     for call, number in chosen:
         place = tmp_path / f"{call}{number}"
-        inject = ("-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={before[call] + number}", "-o", os.devnull)
+        inject = ("-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={number}", "-o", os.devnull)
         code, told, errors = traced(place, *inject)
         killed += code == -9
         assert code in (0, -9), (call, number, errors)  # 0: it made fewer such calls this time
@@ -84,6 +86,6 @@ async def test_T_SYS_1_killed_by_the_kernel_at_every_system_call(tmp_path):
         assert journal.append([mark(0)]) == journal.head
         await journal.close()
         assert not check(place).problems
-    made = ", ".join(f"{after[call]} {call}" for call in CALLS if after[call])
+    made = ", ".join(f"{count} {call}" for call, count in Counter(call for call, _ in cases).items())
     tell(f"{killed} kills at {len(chosen)} of {len(cases)} system calls ({made}), 0 wrong")
-    assert killed >= 4
+    assert killed > len(chosen) * 0.8
