@@ -27,6 +27,7 @@ from obzen_runtime.events import (
     ActorCompleted,
     ActorRestarted,
     Checkpoint,
+    EndKind,
     Record,
     RunCancelled,
     RunCompleted,
@@ -139,6 +140,7 @@ class Pipeline:
         """Before `run`: begin where the past ends, with this record; a past that has drained is only taken over."""
         self.past = past
         self.resumed = resumed
+        self._checkpointed = 0  # lives that all end before their first checkpoint would else never have one
         past.give_back()
         if past.over:
             self.state, self.reason = "drained", "drained"
@@ -468,10 +470,10 @@ class Pipeline:
                 self._commits = 0
                 self.journal.forget(self._floor())
         elif self.journal.size - self._checkpointed >= _CHECKPOINT:
-            self._checkpointed = self.journal.size
             self._write(self._checkpoint())
             needs = [stage.needs for stage in self.stages.values() if isinstance(stage, Recollects)]
             self.journal.forget(min([self._floor(), *needs]))
+            self._checkpointed = self.journal.size  # what was dropped is not there to grow beyond
 
     def _checkpoint(self) -> Checkpoint:
         stages, edges = self.stages.values(), self.wired.edges
@@ -479,7 +481,7 @@ class Pipeline:
             self.clock.wall_ms(),
             {stage.name: stage.cursor() for stage in stages},
             {stage.name: stage.written for stage in stages},
-            {name: self.stages[name].end_kind for name, ended in self.ended.items() if ended.state == "drained"},
+            self._ends(),
             {stage.name: stage.counters.totals() for stage in stages},
             dead_letters=self.wired.log.letters.count,
             floor=self._floor(),
@@ -495,6 +497,11 @@ class Pipeline:
             resumed=self.resumed,
             forked=self.past.forked if self.past is not None else None,
         )
+
+    def _ends(self) -> dict[str, EndKind]:
+        """How the stages that have drained ended, in this process or an earlier one."""
+        earlier: dict[str, EndKind] = {name: "natural" for name, stage in self.stages.items() if stage.standing.drained}
+        return earlier | {name: self.stages[name].end_kind for name, ended in self.ended.items() if ended.state == "drained"}
 
     def _floor(self) -> int:
         """The oldest position that some consumer has not passed."""

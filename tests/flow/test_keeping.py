@@ -85,6 +85,27 @@ def test_a_checkpoint_comes_once_per_stretch_of_log(small):
     assert all(18 <= gap <= 60 for gap in gaps), gaps
 
 
+class Dropping(Weighed):
+    """One that drops everything it may."""
+
+    gone = 0
+
+    @property
+    def size(self) -> int:
+        return 1024 * (self.head - self.gone)
+
+    def forget(self, below: int) -> None:
+        self.gone = below - 1
+
+
+def test_checkpoints_of_a_journal_that_drops_its_past_come_as_often(small):
+    played = play(oz.Flow("f", ints(20_000) >> same() >> Seen().sink(), window=oz.Window(events=100)), journal=Dropping())
+    places = [number for number, record in enumerate(played.records) if isinstance(record, Checkpoint)]
+    gaps = [later - earlier for earlier, later in pairwise(places[:-1])]
+    assert len(gaps) > 5
+    assert all(18 <= gap <= 60 for gap in gaps), gaps
+
+
 def test_the_last_checkpoint_says_how_every_stream_ended():
     played = play(oz.Flow("f", ints(10) >> same() >> Seen().sink()))
     assert played.of(Checkpoint)[-1].ends == {"s": "natural", "t": "natural", "k": "natural"}

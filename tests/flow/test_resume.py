@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 import obzen_runtime as oz
-from obzen_runtime.events import Block, Receipt, Slice
+from obzen_runtime.events import Block, Checkpoint, Receipt, Slice
 from obzen_runtime.flow import pipeline as pipelines
 from obzen_runtime.kernel import FlowInvalid, JournalFailed
 from tests.flow.kit import Seen, ints, play, same
@@ -224,3 +224,36 @@ def test_stages_that_are_joined_in_another_way_are_refused_before_anything_is_re
     with pytest.raises(FlowInvalid, match="flow 'f' has other stages than run run: a, b are gone"):
         play(flow_of(ints(9) >> Seen().sink()), journal=journal)
     assert journal.head == head
+
+
+class Weighed(Mortal):
+    """A mortal journal that claims a kilobyte for each record."""
+
+    @property
+    def size(self) -> int:
+        return 1024 * self.head
+
+
+def test_lives_that_are_shorter_than_the_stretch_between_checkpoints_have_checkpoints_too(monkeypatch):
+    monkeypatch.setattr(pipelines, "_CHECKPOINT", 60 * 1024)
+
+    @oz.source(repeatable=False)
+    def once() -> Iterator[int]:
+        yield from range(150)
+
+    @oz.sink
+    async def slow(number: int) -> None:
+        await asyncio.sleep(0.1)
+
+    journal = Weighed()
+    for _ in range(5):  # the source drains in the first life, and must not be asked again
+        journal.left = 40
+        with suppress(JournalFailed):
+            play(oz.Flow("f", once >> slow), journal=journal)
+    checkpoints = [record for record in journal._records if isinstance(record, Checkpoint)]
+    assert checkpoints
+    assert all(each.ends["once"] == "natural" for each in checkpoints)
+    journal.left = None
+    played = play(oz.Flow("f", once >> slow), journal=journal)
+    assert (played.state, played.error) == ("drained", None)
+    receipts_are_single(played)
