@@ -108,4 +108,5 @@ def told(error: BaseException) -> tuple[str, int]:
 
 def exit_code_of(error: ErrorInfo) -> int:
     """The exit code of a run that failed so: what the journal or the flow's description is to blame for keeps its own, else it is 1."""
-    return error_from(error).exit_code if error.kind in ("STORAGE", "PLAN", "CONFIG") else EXIT_FAILED
+    own = error.kind in ("STORAGE", "PLAN", "CONFIG") or error.code == "sink_changed"
+    return error_from(error).exit_code if own else EXIT_FAILED

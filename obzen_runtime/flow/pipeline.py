@@ -54,7 +54,7 @@ from obzen_runtime.flow.machine import (
     StopFlow,
 )
 from obzen_runtime.flow.restore import Past, read_past
-from obzen_runtime.journal import MemoryJournal
+from obzen_runtime.journal import MemoryJournal, SegmentJournal
 from obzen_runtime.kernel import ErrorInfo, InternalError, classify, logger
 from obzen_runtime.stages import (
     DEAD_LETTERS,
@@ -127,6 +127,10 @@ class Pipeline:
         self._orders: list[object] = []
         """What was ordered from outside and not yet done, in order."""
         self._draining = False
+        self._stretch = _CHECKPOINT
+        """Bytes of log between two checkpoints; several a segment, so that whole segments can be let go."""
+        if isinstance(ground.journal, SegmentJournal):
+            self._stretch = min(_CHECKPOINT, ground.journal.options.segment_bytes // 4)
         self._checkpointed = ground.journal.size
         self._commits = 0
         self._forgetful = isinstance(ground.journal, MemoryJournal) and not ground.journal.keep
@@ -460,7 +464,7 @@ class Pipeline:
     def _noted(self) -> None:
         """After each append of a stage. What is due is done in the supervisor's next round, when no commit is half done."""
         self._commits += 1
-        if self._commits >= _TRIM if self._forgetful else self.journal.size - self._checkpointed >= _CHECKPOINT:
+        if self._commits >= _TRIM if self._forgetful else self.journal.size - self._checkpointed >= self._stretch:
             self.mailbox.wake.set()
 
     def _keep(self) -> None:
@@ -469,7 +473,7 @@ class Pipeline:
             if self._commits >= _TRIM:
                 self._commits = 0
                 self.journal.forget(self._floor())
-        elif self.journal.size - self._checkpointed >= _CHECKPOINT:
+        elif self.journal.size - self._checkpointed >= self._stretch:
             self._write(self._checkpoint())
             needs = [stage.needs for stage in self.stages.values() if isinstance(stage, Recollects)]
             self.journal.forget(min([self._floor(), *needs]))

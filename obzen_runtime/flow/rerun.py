@@ -7,6 +7,7 @@ with what stands there. Sources give what is recorded, sinks are not called, and
 What waits between two stages is what waited in the run: beyond 16 MiB an edge keeps only places in the log.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -227,18 +228,20 @@ class Replay:
             return
         codec = work.stage.codec
         items: list[Any] | None = None
+        if not codec.earlier(block.base):
+            with contextlib.suppress(msgspec.MsgspecError):
+                items = codec.read(block)
         for edge in work.out:
             if edge.closed:
                 continue
-            if codec.earlier(block.base):  # what cannot be decoded any more is told apart when it is taken
+            if items is None:  # what cannot be decoded any more is told apart when it is taken
                 again = [block.base + number for number, kind in enumerate(codec.kinds(block)) if edge.routed is None or edge.routes(kind)]
                 if again:
                     edge.offer_again(Place(position, block.base, block.at), again, len(block.payloads))
                 continue
-            if items is None or codec.copies:
-                items = codec.decode(block)
-            kinds = set(map(type, items)) if edge.routed is not None else set()
-            edge.offer(items, kinds, Place(position, block.base, block.at), len(block.payloads))
+            given = codec.read(block) if codec.copies else items
+            kinds = set(map(type, given)) if edge.routed is not None else set()
+            edge.offer(given, kinds, Place(position, block.base, block.at), len(block.payloads))
 
     def _lettered(self, position: int, letter: DeadLetter) -> None:
         if letter.stage in self.works:

@@ -34,6 +34,9 @@ __all__ = ["LOADING", "Kept", "Opened", "Opening", "Origin", "open_run", "parame
 LOADING: ContextVar[str] = ContextVar("LOADING", default="")
 """The program that is being imported for its flow; it must not start one meanwhile."""
 
+_SEGMENT = 64 * 1024 * 1024
+_LEAST = 64 * 1024
+
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Where a flow comes from, for the manifest: what the command needs to find it again."""
@@ -100,8 +103,18 @@ def open_run(flow: Flow, opening: Opening) -> Opened:
     kept = _earlier(Path(journal), opening) or _new(flow, Path(journal), opening, level or Os())
     if retention is None:
         retention = msgspec.convert(kept.manifest.options.get("retention", {}), Retention)
-    options = SegmentOptions(level=level or level_from(kept.manifest.durability), max_bytes=opening.max_bytes, retention=retention)
+    options = SegmentOptions(
+        level=level or level_from(kept.manifest.durability),
+        segment_bytes=_segment_bytes(retention),
+        max_bytes=opening.max_bytes,
+        retention=retention,
+    )
     return Opened(kept.place.run_id, SegmentJournal.open(kept.place.path, options=options, seams=opening.seams), kept)
+
+
+def _segment_bytes(retention: Retention) -> int:
+    """Only whole segments are dropped, so a small size to keep wants small ones."""
+    return _SEGMENT if retention.size is None else max(_LEAST, min(_SEGMENT, retention.size // 8))
 
 
 def _name(opening: Opening) -> RunId:

@@ -118,10 +118,13 @@ class Codec:
         return ordinal < self._until
 
     def decode(self, block: Block) -> list[Any]:
-        """The payloads of a block of this stage; `Undecoded` stands for what an earlier schema wrote and nobody can read."""
+        """The payloads of a block of this stage; `Undecoded` stands for what nobody can read any more."""
         if block.base < self._until:
             return self._migrated(block)
-        return self.read(block)
+        try:
+            return self.read(block)
+        except msgspec.MsgspecError:  # the same types, and a check of their own that was not there before
+            return Reader(self.stage, self.declared, versions_of(self.declared)).read(block)
 
     def _migrated(self, block: Block) -> list[Any]:
         return self._reader(block).read(block) if block.count else []

@@ -247,8 +247,7 @@ class Stage:
                     block = [block[ordinal - base] for ordinal in entry.ordinals if base <= ordinal < stop]
                 items.extend(block)
             entry.items = items[: entry.count]
-            if self.log.codecs[entry.edge.source].earlier(entry.base):
-                entry.edge.inbox.follow(entry, set_apart(entry))
+            entry.edge.inbox.follow(entry, set_apart(entry))
             if entry.bad:
                 self._put_aside(entry)
         return entry.items or ()

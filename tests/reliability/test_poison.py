@@ -151,9 +151,8 @@ def test_T_POISON_one_of_100_mib_is_a_letter_and_the_rest_goes_on():
     assert letter.error.code == "too_large"
 
 
-@pytest.mark.parametrize("payloads", [msgspec.msgpack.encode([*range(7), "text", *range(8, 20)]), b"\xc1" * 30], ids=["one", "all"])
-def test_T_POISON_bytes_in_the_log_that_nobody_wrote_are_passed_to_nobody_and_the_run_can_be_resumed(payloads):
-    """What another version of a class wrote is letters: `tests/stages/test_schema_versions.py`."""
+def with_other_payloads(payloads):
+    """The journal of a run that was cancelled before its 20 events were taken, with other bytes in their block."""
 
     @oz.transform
     async def t(number: int) -> int:
@@ -164,14 +163,29 @@ def test_T_POISON_bytes_in_the_log_that_nobody_wrote_are_passed_to_nobody_and_th
         await until(lambda: pipeline.stages["s"].written == 20)
         pipeline.command(Cancel("user_cancel"))
 
-    journal, found = oz.MemoryJournal(keep=True), Seen()
+    journal = oz.MemoryJournal(keep=True)
     play(oz.Flow("f", ints(20) >> t >> Seen().sink()), journal=journal, beside=beside)
-    blocks = [place for place, record in enumerate(journal._records) if isinstance(record, Block) and record.stage == "s"]
-    assert [journal._records[place].count for place in blocks] == [20]
-    written = journal._records[blocks[0]]
-    journal._records[blocks[0]] = msgspec.structs.replace(written, payloads=payloads)
+    (place,) = [place for place, record in enumerate(journal._records) if isinstance(record, Block) and record.stage == "s"]
+    written = journal._records[place]
+    assert written.count == 20
+    journal._records[place] = msgspec.structs.replace(written, payloads=payloads)
+    return journal, place, written
+
+
+def test_T_POISON_an_event_in_the_log_that_does_not_decode_is_a_letter_with_its_bytes_and_the_rest_goes_on():
+    journal, _, _ = with_other_payloads(msgspec.msgpack.encode([*range(7), "text", *range(8, 20)]))
+    found = Seen()
+    played = play(oz.Flow("f", ints(20) >> same() >> found.sink()), journal=journal)
+    (letter,) = played.of(DeadLetter)
+    assert (played.state, found) == ("drained", [n for n in range(20) if n != 7])
+    assert (letter.stage, letter.event, letter.error.code, letter.payload) == ("t", 7, "undecodable", msgspec.msgpack.encode("text"))
+
+
+def test_T_POISON_bytes_in_the_log_that_nobody_wrote_are_passed_to_nobody_and_the_run_can_be_resumed():
+    journal, place, written = with_other_payloads(b"\xc1" * 30)
+    found = Seen()
     played = play(oz.Flow("f", ints(20) >> same() >> found.sink()), journal=journal)
     assert (played.state, found, played.of(DeadLetter)) == ("failed", [], [])
-    journal._records[blocks[0]] = written
+    journal._records[place] = written
     played = play(oz.Flow("f", ints(20) >> same() >> found.sink()), journal=journal)
     assert (played.state, found) == ("drained", list(range(20)))
