@@ -68,7 +68,7 @@ CAMPAIGNS = {
     each.name: each
     for each in (
         Campaign("flights", ("departures.csv", "totals.csv"), lambda size: (), (1, 1)),
-        Campaign("words", ("counts.csv",), lambda size: (), (500_000, 20_000_000), make=_text),
+        Campaign("words", ("counts.csv",), lambda size: (), (500_000, 52_000_000), make=_text),
         Campaign("orders", ("accounts.jsonl",), lambda size: ("--set", f"orders.count={size}"), (60_000, 2_000_000)),
         Campaign(
             "fanin",

@@ -19,8 +19,8 @@ from pathlib import Path
 from obzen_runtime.testing.flows import FLOWS
 from tests.crash.campaign import CAMPAIGNS
 
-ROUNDS = 250
-"""Of each campaign."""
+ROUNDS = {"flights": 400, "fanin": 300, "orders": 200, "words": 100}
+"""A thousand; the larger a campaign's input, the fewer."""
 SEEDS = 200_000
 PARTS = 4
 """The seeds are dealt to so many pieces, so that two processes end together."""
@@ -56,9 +56,9 @@ def of_tests(output: str) -> str:
 def pieces(scale: float) -> list[Piece]:
     """The longest first, so that none is begun late."""
     python = sys.executable
-    rounds = max(2, round(ROUNDS * scale))
     small = ("--small",) if scale < 0.5 else ()
-    campaigns = [Piece(name, (python, "-m", "tests.crash", name, "--rounds", str(rounds), *small), last_line) for name in CAMPAIGNS]
+    rounds = {name: str(max(2, round(count * scale))) for name, count in ROUNDS.items()}
+    campaigns = [Piece(name, (python, "-m", "tests.crash", name, "--rounds", rounds[name], *small), last_line) for name in CAMPAIGNS]
     lanes = 2 * len(FLOWS)
     share = max(1, round(SEEDS * scale / lanes / PARTS))
     simulate = (python, "-m", "obzen_runtime.testing", str(share * lanes))
