@@ -146,6 +146,11 @@ async def traced(reader: SegmentReader, event: tuple[str, int], *, few: int, dep
 def _unknown(known: Map, event: tuple[str, int]) -> NotFound:
     stage, ordinal = event
     places = known.places.get(stage)
+    if places is not None and ordinal < places.bases[0]:
+        return NotFound(
+            f"{stage}@{ordinal} is not kept: what stood at the beginning of the log was dropped",
+            remedy=f"It may be in the archive, if there is one; the first of {stage} that is kept is {stage}@{places.bases[0]}",
+        )
     if places is not None:
         return NotFound(f"there is no event {stage}@{ordinal}: {stage} gave {places.stop:,} events", remedy="They are numbered from 0")
     names = ", ".join(known.infos) or "none that is known"

@@ -19,6 +19,7 @@ from obzen_runtime.events import (
 )
 from obzen_runtime.journal import RunDirectory, SegmentJournal, SegmentReader
 from tests.cli.kit import HEAD, HELLO, LETTERS, refused, spawn
+from tests.cli.test_check import pruned
 from tests.cli.test_inspect import EVERY
 from tests.cli.test_process import ENDLESS, ended
 
@@ -243,6 +244,13 @@ def test_json_has_both_trees_with_payloads_and_counts(obzen):
 def test_an_event_that_is_not_there_is_refused_in_words(obzen, event, words):
     obzen.run(HELLO, "--run-id", "r")
     refused(obzen("trace", "r", event), 64, *words)
+
+
+def test_an_event_whose_records_were_dropped_is_told_apart_from_one_that_never_was(obzen):
+    first = asyncio.run(pruned(obzen.folder))
+    assert first > 1
+    refused(obzen("trace", "p", "s@0"), 64, "s@0 is not kept", f"the first of s that is kept is s@{first - 1}")
+    refused(obzen("trace", "p", "s@20"), 64, "there is no event s@20", "s gave 20 events")
 
 
 def test_no_event_is_refused(obzen):
