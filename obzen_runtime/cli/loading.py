@@ -78,7 +78,8 @@ def _as_started(flow: Flow, manifest: Manifest) -> Flow:
     if requeue is None:
         return flow.started_with(manifest.parameters)
     cut = msgspec.convert(requeue, Requeue)
-    return requeued(_as_started(flow, RunDirectory(Path(cut.run)).read_manifest()), cut)
+    again = requeued(_as_started(flow, RunDirectory(Path(cut.run)).read_manifest()), cut)
+    return again.started_with(manifest.parameters)
 
 
 def split(text: str) -> tuple[Path, str]:

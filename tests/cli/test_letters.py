@@ -308,3 +308,17 @@ def test_a_file_that_the_old_run_wrote_is_not_written_anew_by_the_way(obzen):
     told = obzen("dead-letters", "old", "--requeue", "--set", "orders.path=again.jsonl", "-q")
     assert told.code == 0, told.err
     assert len((obzen.folder / "again.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_requeue_with_parameters_of_its_own_that_was_killed_is_resumed_with_them(obzen):
+    text = HEAD + TO_A_FILE
+    assert obzen.run(text, "--run-id", "old", "-q").code == 0
+    before = (obzen.folder / "orders.jsonl").read_text()
+    obzen.write(text.replace("n % 4 == 3", "__import__('os').kill(__import__('os').getpid(), 9)"))
+    requeue = ("dead-letters", "old", "--requeue", "--run-id", "new", "--set", "orders.path=again.jsonl")
+    assert ended(spawn(*requeue, cwd=obzen.folder, stdout=-1, stderr=-1))[0] == -9
+    obzen.write(text.replace("n % 4 == 3", "n > 99"))
+    told = obzen("resume", "new", "-q")
+    assert told.code == 0, told.err
+    assert len((obzen.folder / "again.jsonl").read_text().splitlines()) == 2
+    assert (obzen.folder / "orders.jsonl").read_text() == before
