@@ -100,7 +100,10 @@ class Recollects(Stage):
             since = await self._newest(store, self.snapshot)
         else:
             self.reset()
+        begun = self.clock.monotonic()
         await self.refold(since)
+        if self.keeper is not None:
+            self.keeper.refolded(self.counters.seconds, self.clock.monotonic() - begun)
 
     async def _newest(self, store: ArtifactStore, newest: Snapshot) -> Range:
         async for snapshot in self._snapshots(newest):

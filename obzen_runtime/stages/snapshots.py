@@ -173,6 +173,13 @@ class Keeper:
         self._base = ""
         self._due = _AGAIN
 
+    def refolded(self, worked: float, seconds: float) -> None:
+        """After `worked` seconds of work, folding again took so many: by that the next snapshot is nearer.
+
+        Else lives that all end early would never have one.
+        """
+        self._due = worked + max(0.0, _AGAIN - seconds)
+
     def turn(self, seconds: float) -> None:
         """Between two steps, after `seconds` of work in all: do what is due, for about half a millisecond."""
         if self._shot is None:

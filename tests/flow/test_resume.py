@@ -226,6 +226,10 @@ def test_stages_that_are_joined_in_another_way_are_refused_before_anything_is_re
     assert journal.head == head
 
 
+MOMENT = 0.1
+"""Virtual seconds."""
+
+
 class Weighed(Mortal):
     """A mortal journal that claims a kilobyte for each record."""
 
@@ -243,7 +247,7 @@ def test_lives_that_are_shorter_than_the_stretch_between_checkpoints_have_checkp
 
     @oz.sink
     async def slow(number: int) -> None:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(MOMENT)
 
     journal = Weighed()
     for _ in range(5):  # the source drains in the first life, and must not be asked again

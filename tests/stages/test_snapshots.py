@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import obzen_runtime as oz
-from obzen_runtime.events import ActorRestarted, Checkpoint, Snapshot
+from obzen_runtime.events import ActorRestarted, Checkpoint, Cursor, Snapshot
 from obzen_runtime.flow import StopFlow
 from obzen_runtime.journal import ArtifactStore
 from obzen_runtime.kernel import JournalFailed, Seams
 from obzen_runtime.stages import recollect, snapshots
 from obzen_runtime.stages.shared import Crashed
-from obzen_runtime.stages.snapshots import Shape, Unkept
-from obzen_runtime.testing import SimulatedDisk
+from obzen_runtime.stages.snapshots import Keeper, Shape, Unkept
+from obzen_runtime.testing import InlineThreads, SimulatedDisk
 from tests.flow.kit import Seen, VirtualClock, play, until
 from tests.journal.kit import RUN
 
@@ -394,3 +394,34 @@ def test_keys_come_back_as_what_they_were(annotation, values):
 def test_keys_that_would_be_others_are_refused(annotation, value):
     with pytest.raises((Unkept, *snapshots.UNREADABLE)):
         Shape(annotation).pack([value])
+
+
+def test_folding_again_brings_the_next_snapshot_nearer_so_that_short_lives_have_one_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(snapshots, "_AGAIN", 0.3)
+    begun = []
+
+    class Due(Keeper):
+        def _slice(self, shot):
+            begun.append(shot)
+
+    class Remembering:
+        taken = 1
+
+        def entries(self):
+            return 0
+
+        def cursor(self):
+            return Cursor()
+
+        def floor(self):
+            return 1
+
+        def kept_as(self):
+            return None
+
+    for refolded, worked, due in ((0.0, 0.25, False), (0.1, 0.25, True), (5.0, 0.0, True)):
+        keeper = Due(Remembering(), ArtifactStore(tmp_path), InlineThreads())
+        keeper.refolded(1.0, refolded)
+        begun.clear()
+        keeper.turn(1.0 + worked)
+        assert bool(begun) is due, (refolded, worked)
