@@ -10,7 +10,7 @@ import obzen_runtime as oz
 from obzen_runtime.actor import Ground
 from obzen_runtime.events import ActorState, Block, Receipt, RunCancelled, RunCompleted, RunFailed, RunResumed
 from obzen_runtime.flow import Pipeline
-from obzen_runtime.kernel import Seams
+from obzen_runtime.kernel import JournalFailed, Seams
 from obzen_runtime.testing import VirtualClock, VirtualLoop
 
 STUCK = 10_000.0
@@ -231,3 +231,20 @@ def crashing(at: int, times: int = 1, name: str = "t") -> Any:
         return number
 
     return given.named(name)
+
+
+class Mortal(oz.MemoryJournal):
+    """A journal that outlives the processes that use it; each dies at its append number `left`, before it is written."""
+
+    def __init__(self) -> None:
+        super().__init__(keep=True)
+        self.left: int | None = None
+        self.appends = 0
+
+    def append(self, records, *, expected=None):
+        self.appends += 1
+        if self.left is not None:
+            if not self.left:
+                raise JournalFailed("the process is dead")
+            self.left -= 1
+        return super().append(records, expected=expected)

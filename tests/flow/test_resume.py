@@ -13,28 +13,11 @@ import obzen_runtime as oz
 from obzen_runtime.events import Block, Checkpoint, Receipt, Slice
 from obzen_runtime.flow import pipeline as pipelines
 from obzen_runtime.kernel import FlowInvalid, JournalFailed
-from tests.flow.kit import Seen, ints, play, same
+from tests.flow.kit import Mortal, Seen, ints, play, same
 from tests.flow.test_random_graphs import Graph, steps_are_sound
 
 SEEDS = 120
 CHUNK = 12
-
-
-class Mortal(oz.MemoryJournal):
-    """A journal that outlives the processes that use it; each dies at its append number `at`, before it is written."""
-
-    def __init__(self) -> None:
-        super().__init__(keep=True)
-        self.left: int | None = None
-        self.appends = 0
-
-    def append(self, records, *, expected=None):
-        self.appends += 1
-        if self.left is not None:
-            if not self.left:
-                raise JournalFailed("the process is dead")
-            self.left -= 1
-        return super().append(records, expected=expected)
 
 
 def lived(flow_of, deaths):

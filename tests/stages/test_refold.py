@@ -10,8 +10,8 @@ from obzen_runtime.kernel import ErrorInfo, StateFailed
 from obzen_runtime.stages import Codec, Edge, Inbox, refold
 from obzen_runtime.stages.refold import Past, Range, past_inputs
 from obzen_runtime.stages.schema import Declared
-from tests.flow.kit import Seen, play
-from tests.stages.test_snapshots import Mortal, given_by
+from tests.flow.kit import Mortal, Seen, play
+from tests.stages.test_snapshots import given_by
 
 ITEMS = list(range(1, 100))
 

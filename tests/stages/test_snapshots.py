@@ -1,6 +1,5 @@
 """State that was kept is the state that was: whatever was kept, whenever, and wherever the process died."""
 
-import asyncio
 import enum
 import random
 from collections.abc import Iterator
@@ -15,42 +14,13 @@ import obzen_runtime as oz
 from obzen_runtime.events import ActorRestarted, Checkpoint, Cursor, Snapshot
 from obzen_runtime.flow import StopFlow
 from obzen_runtime.journal import ArtifactStore
-from obzen_runtime.kernel import JournalFailed, Seams
+from obzen_runtime.kernel import Seams
 from obzen_runtime.stages import recollect, snapshots
 from obzen_runtime.stages.shared import Crashed
 from obzen_runtime.stages.snapshots import Keeper, Shape, Unkept
 from obzen_runtime.testing import InlineThreads, SimulatedDisk
-from tests.flow.kit import Seen, VirtualClock, play, until
+from tests.flow.kit import Mortal, Seen, VirtualClock, play, until
 from tests.journal.kit import RUN
-
-
-class Inline:
-    """Threads that are done at once."""
-
-    def run(self, name, work):
-        future = asyncio.get_running_loop().create_future()
-        try:
-            future.set_result(work())
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-class Mortal(oz.MemoryJournal):
-    """A journal that outlives the processes that use it; each dies at its append number `left`."""
-
-    def __init__(self) -> None:
-        super().__init__(keep=True)
-        self.left: int | None = None
-        self.appends = 0
-
-    def append(self, records, *, expected=None):
-        self.appends += 1
-        if self.left is not None:
-            if not self.left:
-                raise JournalFailed("the process is dead")
-            self.left -= 1
-        return super().append(records, expected=expected)
 
 
 class Place:
@@ -62,7 +32,7 @@ class Place:
         self.artifacts = ArtifactStore(RUN / "artifacts", self.disk)
 
     def play(self, flow, **options):
-        seams = Seams(clock=VirtualClock(), threads=Inline())
+        seams = Seams(clock=VirtualClock(), threads=InlineThreads())
         return play(flow, journal=self.journal, artifacts=self.artifacts, seams=seams, **options)
 
     def kept(self):
