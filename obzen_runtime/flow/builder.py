@@ -24,6 +24,7 @@ from obzen_runtime.stages import (
     Node,
     Path,
     Port,
+    SourceStage,
     Stage,
     Window,
     dead_letters,
@@ -43,15 +44,16 @@ class Flow:
     """A graph of stages under a name, checked when it is made. Immutable.
 
     `paths` are joined stages (`a >> b >> c`), and `oz.ignored(T)` for output types that need no consumer.
-    `restart` says what a crashed stage may do, `window` how much may wait on an edge, `max_dead_letters` how many
-    letters fail the flow (None: any number is fine), `stall_after` the seconds after which a writer without credit
-    is reported. Raises `FlowInvalid` with every problem of the graph.
+    `restart` says what a crashed stage may do, `window` how much may wait on an edge, `stall_after` the seconds after
+    which a writer without credit is reported. More letters than `max_dead_letters` fail the flow: an int is their number,
+    a float between 0 and 1 their share of the events that the sources gave, judged from 1,000 of these on and at the end;
+    with None any number is fine. Raises `FlowInvalid` with every problem of the graph.
     """
 
     name: str
     restart: Restart
     window: Window
-    max_dead_letters: int | None
+    max_dead_letters: float | None
     stall_after: float
     paths: tuple[Path, ...]
     ignoring: tuple[type, ...]
@@ -64,15 +66,12 @@ class Flow:
         *paths: Path | Node | Ignored,
         restart: Restart = _DEFAULT_RESTART,
         window: Window = _DEFAULT_WINDOW,
-        max_dead_letters: int | None = None,
+        max_dead_letters: float | None = None,
         stall_after: float = 30.0,
     ) -> None:
         if not isinstance(name, str) or not name.strip():
             raise UsageError("a flow needs a name", remedy='Write oz.Flow("orders", ...).')
-        if max_dead_letters is not None and max_dead_letters < 0:
-            raise UsageError(f"max_dead_letters={max_dead_letters} is negative", remedy="Give 0 or more, or None for any number.")
-        if not stall_after > 0:
-            raise UsageError(f"stall_after={stall_after} is no time", remedy="Give seconds above 0.")
+        _check_options(restart, window, max_dead_letters, stall_after)
         joined = tuple(Path.of(path) for path in paths if not isinstance(path, Ignored))
         ignoring = tuple(each for path in paths if isinstance(path, Ignored) for each in path.types)
         try:
@@ -158,6 +157,28 @@ class Flow:
         )
 
 
+def _check_options(restart: object, window: object, max_dead_letters: object, stall_after: object) -> None:
+    """Refuse options that mean nothing, before they surprise a run that has begun."""
+    if not isinstance(restart, Restart):
+        raise UsageError(f"restart={restart!r} is no policy", remedy="Give oz.Restart(strategy=..., max=..., within=...).")
+    if not isinstance(window, Window):
+        raise UsageError(f"window={window!r} is no window", remedy="Give oz.Window(events=..., size=...).")
+    match max_dead_letters:
+        case None:
+            pass
+        case int() if max_dead_letters >= 0 and not isinstance(max_dead_letters, bool):
+            pass
+        case float() if 0 < max_dead_letters < 1:
+            pass
+        case _:
+            raise UsageError(
+                f"max_dead_letters={max_dead_letters!r} is neither a count nor a share",
+                remedy="Give a whole number from 0 on, a share between 0.0 and 1.0, or None for any number.",
+            )
+    if not isinstance(stall_after, int | float) or isinstance(stall_after, bool) or not stall_after > 0:
+        raise UsageError(f"stall_after={stall_after!r} is no time", remedy="Give seconds above 0.")
+
+
 def _rebound(path: Path, changed: Mapping[str, Node], links: dict[Link, Link]) -> Path:
     """The path with changed stages; edges that paths share stay shared."""
 
@@ -202,6 +223,8 @@ def wire(flow: Flow, ground: Ground, noted: Callable[[], None]) -> Wired:
     for name, node in topology.nodes.items():
         builder: Any = node
         stages[name] = builder.build(log, codecs[name])
+    sources = [stage for stage in stages.values() if isinstance(stage, SourceStage)]
+    log.letters.given = lambda: sum(source.taken for source in sources)
     edges = [_edge(arc, stages, flow.window, spills=arc.spills and not forgetful) for arc in topology.arcs]
     infos = tuple(
         StageInfo(

@@ -279,7 +279,7 @@ class Pipeline:
                 return BeginFlowDrain()
             case "draining" if self._everything_ended():
                 self.verdicts = judge(self.wired.edges, self.stages)
-                broken = violation(self.verdicts)
+                broken = violation(self.verdicts) or self.wired.log.letters.excess(at_end=True)
                 return AllStagesCompleted() if broken is None else Abort(broken)
             case "suspending" if self._everything_ended():
                 if all(ended.state == "drained" for ended in self.ended.values()) and len(self.ended) == len(self.stages):

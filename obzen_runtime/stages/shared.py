@@ -16,6 +16,8 @@ CONTINUE = Continue()
 MOST = 4096
 """Events in a block at the most."""
 DEAD_LETTERS = "dead_letters"
+_FAIR = 1000
+"""Events that the sources must have given before a share of letters is judged in a flow that goes on."""
 _TARGET = 0.0002
 _SLOW = 0.001
 
@@ -89,10 +91,12 @@ class Pace:
 class Letters:
     """Numbers dead letters, and hands them to `flow.dead_letters` where the flow wires it."""
 
-    def __init__(self, most: int | None = None) -> None:
+    def __init__(self, most: float | None = None) -> None:
         self.count = 0
         self.most = most
-        """More than this many letters fail the flow."""
+        """More letters than this fail the flow: an int is a count, a float a share of what was given."""
+        self.given: Callable[[], int] = int
+        """How many events, bad rows among them, the sources have given."""
         self.handover: Callable[[Sequence[DeadLetter], int], None] | None = None
         self.behind: frozenset[str] = frozenset()
         """Stages that read letters: one that they write themselves fails the flow instead of going round."""
@@ -115,15 +119,22 @@ class Letters:
         """Fail when more letters were written than the flow allows, or one by a reader of letters."""
         if self._own is not None:
             raise Failed(self._own)
-        if self.most is not None and self.count > self.most:
-            raise Failed(
-                classify(
-                    Permanent(
-                        f"{self.count} dead letters, at most {self.most} are allowed",
-                        remedy="Look at them with `obzen dead-letters RUN`, or raise max_dead_letters.",
-                    )
-                )
-            )
+        excess = self.excess()
+        if excess is not None:
+            raise Failed(excess)
+
+    def excess(self, *, at_end: bool = False) -> ErrorInfo | None:
+        """Why there are more letters than the flow allows; None when there are not. A share needs some events, or the end."""
+        if self.most is None:
+            return None
+        if isinstance(self.most, int):
+            told, excessive = f"{self.count} dead letters, at most {self.most}", self.count > self.most
+        else:
+            given = self.given()
+            told = f"{self.count} dead letters of {given} events given, at most {self.most:.4g} of them"
+            excessive = (at_end or given >= _FAIR) and self.count > self.most * given
+        remedy = "Look at them with `obzen dead-letters RUN`, or raise max_dead_letters."
+        return classify(Permanent(f"{told} are allowed", remedy=remedy)) if excessive else None
 
 
 class Log(NamedTuple):

@@ -340,7 +340,14 @@ def test_no_other_stage_takes_their_name():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("max_dead_letters", -1), ("stall_after", 0.0), ("stall_after", -1.0), ("stall_after", float("nan"))]
+    ("option", "value"),
+    [
+        *(("max_dead_letters", each) for each in (-1, 0.0, 1.0, -0.5, 2.5, float("nan"), True, "3")),
+        *(("stall_after", each) for each in (0.0, -1.0, float("nan"), "3", True)),
+        *(("window", each) for each in (8192, None)),
+        *(("restart", each) for each in ("one_for_all", None)),
+    ],
+    ids=str,
 )
 def test_options_out_of_range_are_refused(option, value):
     with pytest.raises(UsageError, match=option):

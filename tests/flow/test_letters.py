@@ -9,7 +9,7 @@ import pytest
 import obzen_runtime as oz
 from obzen_runtime.events import DeadLetter, RunFailed
 from obzen_runtime.flow import Cancel, StopFlow
-from tests.flow.kit import Seen, crashing, forever, ints, play, same, total, until
+from tests.flow.kit import Mortal, Seen, crashing, forever, ints, play, same, total, until
 
 
 @oz.transform
@@ -172,6 +172,55 @@ def test_more_letters_than_allowed_fail_the_flow(most, state):
     if state == "failed":
         assert f"at most {most} are allowed" in played.error.message
         assert "max_dead_letters" in played.error.remedy
+
+
+def failing(numbers):
+    """A transform that cannot take these numbers."""
+
+    @oz.transform
+    def t(number: int) -> int:
+        if number in numbers:
+            raise ValueError("not this one")
+        return number
+
+    return t
+
+
+@pytest.mark.parametrize(
+    ("count", "bad", "share", "state"),
+    [
+        (1000, range(10), 0.01, "drained"),
+        (1000, range(11), 0.01, "failed"),
+        (999, range(999), 0.999, "failed"),
+        (100_000, range(0, 90_000, 128), 0.01, "drained"),
+        (3, (2,), 0.5, "drained"),
+        (3, (2,), 0.25, "failed"),
+        (0, (), 0.01, "drained"),
+    ],
+)
+def test_a_larger_share_of_letters_than_allowed_fails_the_flow(count, bad, share, state):
+    played = play(oz.Flow("f", ints(count) >> failing(bad) >> Seen().sink(), max_dead_letters=share))
+    assert played.state == state
+    if state == "failed":
+        assert f"{len(bad)} dead letters of {count} events given, at most {share:.4g} of them are allowed" in played.error.message
+        assert "max_dead_letters" in played.error.remedy
+
+
+def test_a_share_is_judged_while_the_flow_runs():
+    played = play(oz.Flow("f", forever() >> failing(range(0, 10**6, 2)) >> Seen().sink(), max_dead_letters=0.25))
+    assert played.state == "failed"
+    assert "at most 0.25 of them are allowed" in played.error.message
+
+
+def test_a_share_is_of_what_all_processes_of_a_run_were_given():
+    flow = oz.Flow("f", ints(4000) >> failing(range(30)) >> Seen().sink(), max_dead_letters=0.01)
+    whole = Mortal()
+    assert play(flow, journal=whole).state == "drained"
+    journal = Mortal()
+    journal.left = whole.appends - 12
+    assert play(flow, journal=journal).state == "failed"
+    journal.left = None
+    assert play(flow, journal=journal).state == "drained"
 
 
 def test_a_source_whose_rows_are_all_bad_is_held_to_the_limit():
