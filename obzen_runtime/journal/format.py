@@ -80,7 +80,7 @@ ENTRY = struct.Struct("<IBBH")
 _SEAL = struct.Struct("<QQ32s")
 SEAL_FRAME_BYTES = FRAME_BYTES + ENTRY.size + _SEAL.size
 
-_NAME = re.compile(r"(\d{20})\.seg")
+_NAME = re.compile(r"([0-9]{20})\.seg")
 
 
 class Newer(str):

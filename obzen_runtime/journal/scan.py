@@ -235,12 +235,18 @@ def records_of(frame: Frame, path: Path, kinds: frozenset[int] | None) -> Iterat
     """The records of a frame, those of other kinds skipped without decoding."""
     body, offset, position = frame.body, 0, frame.header.base
     for _ in range(frame.header.records):
-        length, kind, _flags, _partition = ENTRY.unpack_from(body, offset)
+        if offset + ENTRY.size > len(body):
+            break
+        length, kind, flags, partition = ENTRY.unpack_from(body, offset)
+        if flags or partition:
+            raise newer(path, f"the record at position {position} has flags {flags}, partition {partition}: a newer version wrote it")
         offset += ENTRY.size
         if kinds is None or kind in kinds:
             yield Entry(position, _decode(kind, body[offset : offset + length], path, position))
         offset += length
         position += 1
+    if position != frame.header.base + frame.header.records or offset > len(body):
+        raise damaged(path, Fault(frame.offset, position, "the frame holds fewer records than it says"), "its checksums are right")
 
 
 def _decode(kind: int, data: memoryview, path: Path, position: int) -> Record:
@@ -248,7 +254,7 @@ def _decode(kind: int, data: memoryview, path: Path, position: int) -> Record:
         raise newer(path, f"record kind {kind} at position {position} is unknown to this version: a newer one wrote it")
     try:
         record = decode_record(kind, data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise JournalDamaged(
             f"{path}: the record at position {position} cannot be decoded: {error}",
             remedy="Read it with the version that wrote it; if that fails too, report a bug",

@@ -1,9 +1,13 @@
 """Pieces whose checksums are right but that stand in the wrong place, as only a forger or a mixed-up restore makes them."""
 
+import random
 from zlib import crc32
 
+import msgspec
 import pytest
 
+from obzen_runtime.events import Loss
+from obzen_runtime.journal import SegmentReader
 from obzen_runtime.journal.format import (
     ENTRY,
     FRAME_BYTES,
@@ -13,12 +17,14 @@ from obzen_runtime.journal.format import (
     read_frame_header,
     read_segment_header,
     seal_body,
+    segment_start,
 )
 from obzen_runtime.journal.format import Seal as SealFacts
 from obzen_runtime.journal.scan import Index, Window
-from obzen_runtime.kernel import JournalDamaged
+from obzen_runtime.kernel import JournalDamaged, NewerFormat, StorageFailed
 from obzen_runtime.testing import SimulatedDisk
-from tests.journal.kit import FIRST, block, mark, opened, recover
+from obzen_runtime.testing.samples import sample_records
+from tests.journal.kit import FIRST, RUN, block, collect, entries, mark, opened, recover
 from tests.journal.test_damage import bounds, changed, written
 
 MADE = [[mark(0)], [block(1, 100)], [mark(2), mark(3)]]
@@ -77,6 +83,84 @@ async def test_a_segment_of_another_journal_with_the_same_positions_is_refused()
     header = read_segment_header(content)
     assert "another journal" in says(disk, header._replace(journal=b"x" * 16).encode() + content[SEGMENT_BYTES:])
     assert "were written" in says(disk, header._replace(boot=b"x" * 16).encode() + content[SEGMENT_BYTES:])
+
+
+def body_of(content, number):
+    start, stop = bounds(content)[number : number + 2]
+    return bytearray(content[start + FRAME_BYTES : stop])
+
+
+@pytest.mark.parametrize("length", [0, 39, 1 << 30])
+async def test_a_record_of_another_length_than_it_says_is_damage(length):
+    disk = await written(MADE, closed=False)
+    content = disk.content(FIRST)
+    body = body_of(content, 2)
+    body[:4] = length.to_bytes(4, "little")
+    assert "cannot be decoded" in says(disk, forged(content, 2, body=bytes(body)))
+
+
+async def test_a_frame_of_fewer_records_than_it_says_is_damage_also_for_who_decodes_none_of_them():
+    disk = await written(MADE, closed=False)
+    content = disk.content(FIRST)
+    fewer = forged(content, 2, records=3)
+    long = body_of(content, 2)
+    long[:4] = (1 << 20).to_bytes(4, "little")
+    for forgery in (fewer, forged(content, 2, body=bytes(long))):
+        state = changed(disk, FIRST, forgery)
+        with pytest.raises(JournalDamaged, match="fewer records than it says"):
+            await collect(SegmentReader.open(RUN, files=state).read(kinds=frozenset({Loss})))
+    assert "fewer records than it says" in says(disk, fewer)
+
+
+@pytest.mark.parametrize("field", [5, 6, 7])
+async def test_a_record_with_flags_or_a_partition_is_of_a_newer_version(field):
+    disk = await written(MADE, closed=False)
+    content = disk.content(FIRST)
+    body = body_of(content, 2)
+    body[field] = 1
+    with pytest.raises(NewerFormat, match="newer version wrote it"):
+        recover(changed(disk, FIRST, forged(content, 2, body=bytes(body))))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        msgspec.msgpack.encode({"kind": "actor.state", "actor": "a"}).replace(b"\xa1a", b"\xa1\xff"),
+        b"\x81\xa4kind" + b"\x91" * 5000,
+        b"\xc1",
+        b"",
+    ],
+)
+async def test_a_record_that_is_no_text_or_too_deep_is_damage_and_no_bug(payload):
+    disk = await written([[mark(0)], [mark(1)]], closed=False)
+    content = disk.content(FIRST)
+    body = ENTRY.pack(len(payload), 9, 0, 0) + payload
+    body += bytes(-len(body) % 8)
+    assert "position 2 cannot be decoded" in says(disk, forged(content, 1, body=body))
+
+
+async def test_forged_bodies_are_read_or_refused_and_nothing_else():
+    made = [[record] for record in sample_records()]
+    disk = await written(made, closed=False)
+    content, chance, refused = disk.content(FIRST), random.Random(5), 0
+    for _ in range(1500):
+        number = chance.randrange(len(made))
+        body = body_of(content, number)
+        for _ in range(chance.choice([1, 1, 2, 8])):
+            body[chance.randrange(len(body))] = chance.randrange(256)
+        last = changed(disk, FIRST, forged(content, number, body=bytes(body))[: bounds(content)[number + 1]])
+        last.boot += 1  # what is missing behind it was lost with the power
+        try:
+            assert recover(last)[1][:number] == entries(made)[:number]
+        except StorageFailed:
+            refused += 1
+    assert refused > 500
+
+
+@pytest.mark.parametrize("name", ["1.seg", "٠" * 19 + "١.seg", "0" * 19 + "1.seg\n", "0" * 19 + "1.seg.torn-5", "." + "0" * 19 + "1.seg"])
+def test_only_twenty_digits_name_a_segment(name):
+    assert segment_start(name) is None
+    assert segment_start("0" * 19 + "1.seg") == 1
 
 
 def test_a_window_finds_marks_also_where_two_chunks_meet(monkeypatch, tmp_path):
