@@ -15,7 +15,7 @@ import msgspec
 
 from obzen_runtime.connect.payload import Field, name_of
 
-__all__ = ["CellRefused", "Column"]
+__all__ = ["CellRefused", "Column", "shown"]
 
 _SUSPECT: dict[type, re.Pattern[str]] = {
     int: re.compile(r"[.eE]|-\d{19}|\d{20}"),
@@ -58,19 +58,18 @@ class Column:
         """One cell. Raises `CellRefused` saying what was expected and what stands there."""
         if not cell and self.field.optional:
             return None
-        shown = repr(cell) if len(cell) <= _HELD else f"{cell[:_HELD]!r}… ({len(cell)} characters)"
         if not cell and self.field.kind is not str:
             raise CellRefused(f"expected {self._expected}, got an empty cell")
         try:
             value = msgspec.convert(cell, self.field.annotation, strict=False)
         except msgspec.ValidationError as error:
             reason = "" if _SAYS_NO_MORE.fullmatch(str(error)) else f" ({error})"
-            raise CellRefused(f"expected {self._expected}, got {shown}{reason}") from error
+            raise CellRefused(f"expected {self._expected}, got {shown(cell)}{reason}") from error
         if self._suspect is not None and self._suspect.search(cell):
             if self.field.kind is not int or not {".", "e", "E"}.isdisjoint(cell):
-                raise CellRefused(f"expected {self._expected}, got {shown}")
+                raise CellRefused(f"expected {self._expected}, got {shown(cell)}")
             if not -(2**63) <= value < 2**64:
-                raise CellRefused(f"expected {self._expected} within 64 bits, got {shown}")
+                raise CellRefused(f"expected {self._expected} within 64 bits, got {shown(cell)}")
         return value
 
     @property
@@ -79,6 +78,11 @@ class Column:
         if issubclass(kind, enum.Enum):
             return f"one of {', '.join(str(each.value) for each in kind)}"
         return _EXAMPLES.get(kind) or name_of(self.field.annotation)
+
+
+def shown(cell: str) -> str:
+    """A cell in a message, which is a line."""
+    return repr(cell) if len(cell) <= _HELD else f"{cell[:_HELD]!r}… ({len(cell)} characters)"
 
 
 _EXAMPLES: dict[type, str] = {

@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 
 from obzen_runtime.connect.payload import Field, checked, fields_of
-from obzen_runtime.connect.reading import FilePlace, Input
+from obzen_runtime.connect.reading import Input, file_source
 from obzen_runtime.connect.rows import RowReader
 from obzen_runtime.connect.writing import Form, file_sink
 from obzen_runtime.kernel import UsageError
-from obzen_runtime.stages import At, Offset, Progress, Sink, Source, source
+from obzen_runtime.stages import Offset, Progress, Sink, Source
 
 __all__ = ["csv_sink", "csv_source"]
 
@@ -44,9 +44,7 @@ def csv_source(name: str, kind: type[Any], *, path: Path | str, delimiter: str =
         with Input(path, progress) as file:
             yield from RowReader(file, kind, fields).events(delimiter, encoding, start)
 
-    read.__name__ = name
-    read.__annotations__["return"] = Iterator[At[FilePlace, kind]]  # type: ignore[valid-type]
-    return source(read)(path=Path(path), delimiter=delimiter, encoding=encoding)
+    return file_source(name, kind, read, path=Path(path), delimiter=delimiter, encoding=encoding)
 
 
 def csv_sink(name: str, kind: type[Any], *, path: Path | str) -> Sink:

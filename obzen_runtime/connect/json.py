@@ -12,10 +12,10 @@ import msgspec
 from obzen_runtime.connect.elements import Elements
 from obzen_runtime.connect.jsonl import UNREADABLE, encode_each, problem
 from obzen_runtime.connect.payload import checked
-from obzen_runtime.connect.reading import FilePlace, Input, bad
+from obzen_runtime.connect.reading import FilePlace, Input, bad, file_source
 from obzen_runtime.connect.writing import Form, file_sink
 from obzen_runtime.kernel import ValidationFailed
-from obzen_runtime.stages import At, Bad, Offset, Progress, Sink, Source, source
+from obzen_runtime.stages import Bad, Offset, Progress, Sink, Source
 
 __all__ = ["json_sink", "json_source"]
 
@@ -39,9 +39,7 @@ def json_source(name: str, kind: type[Any], *, path: Path | str) -> Source:
         with Input(path, progress) as file:
             yield from _Reader(file, kind).events(start)
 
-    read.__name__ = name
-    read.__annotations__["return"] = Iterator[At[FilePlace, kind]]  # type: ignore[valid-type]
-    return source(read)(path=Path(path))
+    return file_source(name, kind, read, path=Path(path))
 
 
 class _Reader:

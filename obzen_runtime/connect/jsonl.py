@@ -7,14 +7,16 @@ from typing import Any
 import msgspec
 
 from obzen_runtime.connect.payload import checked
-from obzen_runtime.connect.reading import FilePlace, Input, Overlong, bad, whole_lines
+from obzen_runtime.connect.reading import Input, Overlong, bad, file_source, whole_lines
 from obzen_runtime.connect.writing import Form, file_sink
-from obzen_runtime.stages import At, Offset, Progress, Sink, Source, source
+from obzen_runtime.stages import Offset, Progress, Sink, Source
 
 __all__ = ["UNREADABLE", "encode_each", "jsonl_sink", "jsonl_source", "problem"]
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What a decoder raises for bytes that are no event."""
+_CORRECT = "Correct the line, or take it out."
+_ARRAY = "Use json_source when the file is one array."
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -49,9 +51,7 @@ def jsonl_source(name: str, kind: type[Any], *, path: Path | str) -> Source:
                     file.mark(events, file.begun + given, line)
                 yield from events
 
-    read.__name__ = name
-    read.__annotations__["return"] = Iterator[At[FilePlace, kind]]  # type: ignore[valid-type]
-    return source(read)(path=Path(path))
+    return file_source(name, kind, read, path=Path(path))
 
 
 def _block(decoder: "msgspec.json.Decoder[Any]", block: bytes, file: str, first: int) -> list[Any]:
@@ -69,7 +69,8 @@ def _block(decoder: "msgspec.json.Decoder[Any]", block: bytes, file: str, first:
             try:
                 made.append(decoder.decode(line))
             except UNREADABLE as error:
-                made.append(bad(line, f"{file}:{number}", problem(error), "Correct the line, or take it out."))
+                remedy = _CORRECT if number > 1 or not line.lstrip().startswith(b"[") else _ARRAY
+                made.append(bad(line, f"{file}:{number}", problem(error), remedy))
     return made
 
 

@@ -9,8 +9,9 @@ resume is little, and hashing costs about a hundredth of reading.
 
 import hashlib
 import os
+import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -18,9 +19,9 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 
 from obzen_runtime.kernel import ConfigInvalid, IoFailed, NotFound, ObzenError, PermissionDenied, ValidationFailed
-from obzen_runtime.stages import At, Bad, Progress
+from obzen_runtime.stages import At, Bad, Progress, Source, source
 
-__all__ = ["LARGEST", "FilePlace", "Input", "Overlong", "bad", "refusal", "whole_lines"]
+__all__ = ["LARGEST", "FilePlace", "Input", "Overlong", "bad", "file_source", "refusal", "regular", "whole_lines"]
 
 BLOCK: Final = 64 * 1024
 """Bytes read at once: under a millisecond of work for every format here."""
@@ -29,10 +30,37 @@ LARGEST: Final = 16 * 1024 * 1024
 KEPT: Final = 64 * 1024
 """Bytes of a bad row that go into its dead letter; its place says where the rest is."""
 BOM: Final = b"\xef\xbb\xbf"
+PACKED: Final = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
+"""How files begin that are no text yet."""
+UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 APART: Final = 2 * 1024 * 1024
 """Bytes between two places at least."""
 WINDOW: Final = 64 * 1024
 """Bytes before a place by which it is known again."""
+
+
+class FileSource(Source):
+    """A source of the rows of the file at its parameter `path`."""
+
+    @property
+    def file(self) -> Path | None:
+        return regular(self.bound["path"])
+
+
+def file_source(name: str, kind: type[Any], read: Callable[..., Iterator[Any]], **bound: Any) -> Source:
+    """Describe `read`, a generator function that takes a path, as a source of `kind`."""
+    read.__name__ = name
+    read.__annotations__["return"] = Iterator[At[FilePlace, kind]]  # type: ignore[valid-type]
+    return FileSource(**vars(source(read)))(**bound)
+
+
+def regular(path: Path) -> Path | None:
+    """Where a path leads to in the end; None when that is no regular file, such as a pipe."""
+    try:
+        found = path.resolve()
+        return found if found.is_file() or not found.exists() else None
+    except (OSError, RuntimeError, ValueError):  # what it leads to is told when it is opened
+        return None
 
 
 class FilePlace(msgspec.Struct, frozen=True, array_like=True):
@@ -58,7 +86,8 @@ class Overlong(NamedTuple):
 class Input:
     """One open file. `progress` learns its size and how many of its bytes were read.
 
-    Opening raises `NotFound`, `PermissionDenied` or `IoFailed`, reading `IoFailed`, each with the path and a remedy.
+    Opening raises `NotFound`, `PermissionDenied` or `IoFailed`, reading `IoFailed`, and `ValidationFailed` where a file
+    is no text, each with the path and a remedy.
     """
 
     def __init__(self, path: Path | str, progress: Progress) -> None:
@@ -67,7 +96,7 @@ class Input:
         try:
             self._file = self.path.open("rb", buffering=0)
             status = os.fstat(self._file.fileno())
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise refusal(self.path, "read", error) from error
         self._size = status.st_size if stat.S_ISREG(status.st_mode) else None
         progress.total, progress.done = self._size, 0
@@ -81,12 +110,13 @@ class Input:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
 
-    def blocks(self) -> Iterator[bytes]:
+    def blocks(self, *, utf_8: bool = True) -> Iterator[bytes]:
         """The bytes of the file, without a UTF-8 byte order mark, in blocks of at most `BLOCK`."""
         first = self._progress.done == 0
         while block := self._read():
             if first:
                 first = False
+                self._check_begin(block, utf_8=utf_8)
                 if block.startswith(BOM):
                     self.begun, block = len(BOM), block[len(BOM) :]
             yield block
@@ -96,6 +126,16 @@ class Input:
                 remedy="Let nothing write to the file during the run, then run again.",
                 path=str(self.path),
             )
+
+    def _check_begin(self, block: bytes, *, utf_8: bool) -> None:
+        how = next((name for magic, name in PACKED.items() if block.startswith(magic)), None)
+        if how is not None:
+            message, remedy = f"{self.path} is packed with {how}, expected text", "Unpack it, and give the path of what comes out."
+        elif utf_8 and block.startswith(UTF_16):
+            message, remedy = f"{self.path} is in UTF-16, expected UTF-8", "Convert it; csv_source can read it with encoding='utf-16'."
+        else:
+            return
+        raise ValidationFailed(message, code="invalid_format", remedy=remedy, path=str(self.path))
 
     @property
     def done(self) -> int:
@@ -189,7 +229,7 @@ def bad(raw: bytes, place: str, problem: str, remedy: str) -> Bad:
     return Bad(raw[:KEPT], ValidationFailed(f"{place}: {problem}", code="bad_row", remedy=remedy, place=place), place)
 
 
-def refusal(path: Path, doing: str, error: OSError) -> ObzenError:
+def refusal(path: Path, doing: str, error: OSError | ValueError) -> ObzenError:
     """What the system's refusal to open a file means, with the remedy."""
     match error:
         case FileNotFoundError():
@@ -198,13 +238,19 @@ def refusal(path: Path, doing: str, error: OSError) -> ObzenError:
                 if doing == "read"
                 else f"cannot {doing} {path}: no directory {path.parent}",
                 code="file_not_found",
-                remedy=f"Check the path; it is taken from {Path.cwd()}." if doing == "read" else f"Make it: mkdir -p {path.parent}",
+                remedy=f"Check the path; it is taken from {Path.cwd()}."
+                if doing == "read"
+                else f"Make it: mkdir -p {shlex.quote(str(path.parent))}",
                 path=str(path),
             )
         case IsADirectoryError():
             return IoFailed(f"cannot {doing} {path}: it is a directory", remedy="Give the path of a file.", path=str(path))
         case NotADirectoryError():
             return IoFailed(f"cannot {doing} {path}: a part of the path is no directory", remedy="Check the path.", path=str(path))
+        case ValueError():
+            return IoFailed(
+                f"cannot {doing} {str(path)!r}: no file can be called that ({error})", remedy="Check the path.", path=repr(path)
+            )
         case PermissionError():
             return PermissionDenied(f"cannot {doing} {path}: permission denied", remedy=f"Allow this user to {doing} it.", path=str(path))
     return IoFailed(f"cannot {doing} {path}: {error.strerror or error}", remedy="Check the file system, then run again.", path=str(path))

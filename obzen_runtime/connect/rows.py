@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from obzen_runtime.connect.cells import CellRefused, Column
+from obzen_runtime.connect.cells import CellRefused, Column, shown
 from obzen_runtime.connect.payload import Field, constructor
 from obzen_runtime.connect.reading import FilePlace, Input, Overlong, bad, whole_lines
 from obzen_runtime.kernel import IoFailed, ValidationFailed
@@ -77,8 +77,7 @@ class RowReader:
 
     def events(self, delimiter: str, encoding: str, start: FilePlace | None) -> Iterator[Any]:
         """Every row, or those that follow `start`, as an event or a `Bad`."""
-        name = codecs.lookup(encoding).name
-        self.encoding = "utf-8" if name == "utf-8-sig" else encoding
+        self.encoding = "utf-8" if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig") else encoding
         reader = self._reader(delimiter)
         self._read_header(reader, delimiter)
         if start is not None:
@@ -129,7 +128,7 @@ class RowReader:
 
     def _lines(self, done: Callable[[], int]) -> Iterator[Iterator[str] | tuple[str]]:
         given = 0
-        blocks = self.file.blocks()
+        blocks = self.file.blocks(utf_8=self.encoding == "utf-8")
         if "\n".encode(self.encoding) != b"\n":  # line ends are not found in its bytes
             blocks = self._recoded(blocks, self.encoding)
             self.encoding, self.recoded = "utf-8", True
@@ -175,11 +174,13 @@ class RowReader:
                 "Rename the others.",
             )
         if missing or not any(each.column in self.header for each in self.fields):
-            found = ", ".join(map(repr, self.header[:20])) + (" …" if len(self.header) > 20 else "")
+            found = ", ".join(map(shown, self.header[:20])) + (" …" if len(self.header) > 20 else "")
             lacks = ", ".join(map(repr, missing or [each.column for each in self.fields]))
             other = next((each for each in ";\t|," if each != delimiter and each in "".join(self.header)), None)
             remedy = "Rename the column, map it with msgspec.field(name=…), or give the field a default."
-            if other is not None and len(self.header) == 1:
+            if any(each == "\0" or "\udc80" <= each <= "\udcff" for each in "".join(self.header)):
+                remedy = "Set the encoding the file is written in."
+            elif other is not None and len(self.header) == 1:
                 remedy = f"The cells seem to be parted by {other!r}: set delimiter={other!r}."
             raise self._no_header(
                 f"{self.path}:{reader.line_num}: no column {lacks} for {self.kind.__name__}, expected {expected}; found {found}", remedy

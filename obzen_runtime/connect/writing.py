@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from obzen_runtime.connect.reading import refusal
+from obzen_runtime.connect.reading import refusal, regular
 from obzen_runtime.kernel import IoFailed
 from obzen_runtime.stages import Sink, sink
 
@@ -46,8 +46,15 @@ def file_sink(name: str, kind: type[Any], path: Path | str, form: Form) -> Sink:
 
     Writer.__name__ = name
     Writer.write.__annotations__["batch"] = list[kind]  # type: ignore[valid-type]
-    described: Sink = sink(batch=_BATCH)(Writer)
-    return described(path=Path(path))
+    return FileSink(**vars(sink(batch=_BATCH)(Writer)))(path=Path(path))
+
+
+class FileSink(Sink):
+    """A sink that writes the file at its parameter `path`, and has it to itself."""
+
+    @property
+    def file(self) -> Path | None:
+        return regular(self.bound["path"])
 
 
 class FileWriter:
@@ -79,7 +86,7 @@ class FileWriter:
             if position is None:
                 raise refusal(self.path, "write", error) from error
             raise self._changed(position, "it is gone") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise refusal(self.path, "write", error) from error
         self._plain = stat.S_ISREG(status.st_mode)
         if position is None:

@@ -84,6 +84,7 @@ class _Reader:
             self._shape()
             order = self._order()
             self._parameters()
+            self._files()
             if order is not None:
                 self.topology.nodes = {name: nodes[name] for name in order}
                 self._types(order)
@@ -215,6 +216,16 @@ class _Reader:
                     f"stage {name!r} needs its parameter {parameter!r}: "
                     f"bind it with {name}({parameter}=...) or --set {name}.{parameter}=..."
                 )
+
+    def _files(self) -> None:
+        """A sink begins its file anew and writes where it stood: nobody else of the flow may use it."""
+        users: dict[object, list[str]] = {}
+        for name, node in self.topology.nodes.items():
+            if node.file is not None:
+                users.setdefault(node.file, []).append(name)
+        for file, names in users.items():
+            if len(names) > 1 and any(isinstance(self.topology.nodes[name], Sink) for name in names):
+                self.problems.append(f"{' and '.join(names)} use one file, {file}, which a sink begins anew: give each its own path")
 
     # -- types ------------------------------------------------------------------------------------
 

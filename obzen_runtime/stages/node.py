@@ -128,6 +128,11 @@ class Node:
         """Parameters that have neither a value nor a default."""
         return tuple(name for name, each in self.parameters.items() if each.default is MISSING and name not in self.bound)
 
+    @property
+    def file(self) -> FilePath | None:
+        """The file it reads or writes, where it says so: what a sink writes no other stage of the flow may use."""
+        return None
+
     def accepts(self, port: str) -> tuple[Declared, ...]:
         """Declared types of one input; an empty tuple takes anything."""
         return self.signature.inputs[0] if self.signature is not None and self.signature.inputs else ()

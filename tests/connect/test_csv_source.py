@@ -223,6 +223,21 @@ def test_a_header_alone_gives_nothing(rows):
         ("id,name\n", "t.csv:1: no column 'text' for Row, expected id, text, size; found 'id', 'name'", "Rename the column"),
         ("id,text,id\n", "t.csv:1: the header names column 'id' 2 times, expected once", "Rename the others."),
         ('"id,text\n1,x\n', "t.csv:2: the header cannot be read: unexpected end of data", "Close its quotes."),
+        (
+            f"{'i' * 100}\n",
+            f"t.csv:1: no column 'id', 'text' for Row, expected id, text, size; found '{'i' * 60}'… (100 characters)",
+            "Rename the column",
+        ),
+        (
+            "nom,d\xe9\n".encode("cp1252"),
+            "t.csv:1: no column 'id', 'text' for Row, expected id, text, size; found 'nom', 'd\\udce9'",
+            "Set the encoding the file is written in.",
+        ),
+        (
+            "id".encode("utf-16-le"),
+            "t.csv:1: no column 'id', 'text' for Row, expected id, text, size; found 'i\\x00d\\x00'",
+            "Set the encoding the file is written in.",
+        ),
     ],
 )
 def test_a_header_that_does_not_fit_fails_the_source_and_says_why(rows, content, message, remedy):

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 import obzen_runtime as oz
 from obzen_runtime.connect import csv_sink, csv_source, json_sink, json_source, jsonl_sink, jsonl_source
+from obzen_runtime.kernel import FlowInvalid
 from tests.connect.kit import Row, play, written
 
 
@@ -146,3 +148,27 @@ def test_one_description_runs_twice_and_begins_its_file_anew(tmp_path):
     for _ in range(2):
         assert play(path).state == "drained"
         assert len(json.loads((tmp_path / "out").read_text())) == 1
+
+
+def test_a_flow_whose_sink_would_empty_what_another_stage_reads_or_writes_is_refused_before_anything_is_touched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path / "t.csv", "id,text\n1,a\n")
+    (tmp_path / "link").symlink_to(path)
+    rows = csv_source("rows", Row, path=path)
+    for other in ("t.csv", "link", tmp_path / "." / "t.csv"):
+        with pytest.raises(FlowInvalid, match=rf"rows and out use one file, {path}, .*give each its own path"):
+            oz.Flow("f", rows >> csv_sink("out", Row, path=other))
+    with pytest.raises(FlowInvalid, match=r"one and two use one file, .*new"):
+        oz.Flow("f", rows >> [csv_sink("one", Row, path="new"), json_sink("two", Row, path="./new")])
+    flow = oz.Flow("f", rows >> csv_sink("out", Row, path="new"))
+    with pytest.raises(FlowInvalid, match="rows and out use one file"):
+        flow.bind({"out": {"path": ["t.csv"]}})
+    assert path.read_text() == "id,text\n1,a\n"
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_no_file_of_bytes_may_be_used_by_many_and_a_file_be_read_by_many(tmp_path):
+    path = written(tmp_path / "t.csv", "id,text\n1,a\n")
+    both = [csv_source("one", Row, path=path), csv_source("two", Row, path=path)]
+    report = play(both >> csv_sink("out", Row, path=os.devnull), both[0] >> json_sink("other", Row, path=os.devnull))
+    assert report.state == "drained"

@@ -90,3 +90,8 @@ def test_progress_counts_bytes(tmp_path):
     source = jsonl_source("rows", Row, path=path)
     assert len(list(source.handler(**source.bound, progress=progress))) == 10_000
     assert progress.done == progress.total == 200_000
+
+
+def test_a_file_that_is_one_array_is_told_what_reads_it(rows):
+    [bad] = rows('[{"id":1,"text":"a"}]\n')
+    assert bad.error.remedy == "Use json_source when the file is one array."

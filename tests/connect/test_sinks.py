@@ -79,6 +79,7 @@ def test_a_place_that_cannot_be_written_is_told_with_its_remedy(make, tmp_path):
     (tmp_path / "file").touch()
     for path, kind, said, remedy in [
         (tmp_path / "no" / "out", NotFound, f"no directory {tmp_path / 'no'}", "mkdir -p"),
+        (tmp_path / "a b" / "out", NotFound, f"no directory {tmp_path / 'a b'}", f"mkdir -p '{tmp_path / 'a b'}'"),
         (tmp_path, IoFailed, "it is a directory", "Give the path of a file."),
         (tmp_path / "file" / "out", IoFailed, "a part of the path is no directory", "Check the path."),
     ]:
@@ -86,6 +87,8 @@ def test_a_place_that_cannot_be_written_is_told_with_its_remedy(make, tmp_path):
             opened(make("out", Row, path=path))
         assert failed.value.message == f"cannot write {path}: {said}"
         assert remedy in failed.value.remedy
+    with pytest.raises(IoFailed, match="no file can be called that"):
+        opened(make("out", Row, path="a\0b"))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
