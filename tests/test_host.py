@@ -12,9 +12,9 @@ import pytest
 
 import obzen_runtime as oz
 from obzen_runtime.events import ActorCompleted, ActorStalled, Block, RunCancelled, RunCompleted, RunStarted
-from obzen_runtime.host import execute
+from obzen_runtime.host import Handle, Opening, execute
 from obzen_runtime.journal import RunDirectory, SegmentReader
-from obzen_runtime.kernel import UsageError
+from obzen_runtime.kernel import JournalLocked, Seams, SystemFiles, UsageError
 from tests.flow.kit import Seen, Valve, forever, ints, same, total, until
 
 
@@ -444,3 +444,57 @@ async def test_what_was_seen_is_on_the_disk_when_it_is_seen(tmp_path):
     async with handle:
         pass
     assert (len(seen), missing) == (50, [])
+
+
+class Meddling(SystemFiles):
+    """A disk on which something else happens at the moment a new run's directory has been made."""
+
+    def __init__(self, meddle) -> None:
+        self.meddle = meddle
+
+    def make_directory(self, path):
+        super().make_directory(path)
+        if path.name == "artifacts":
+            self.meddle()
+
+
+def tagged(tag):
+    @oz.source
+    def s(*, tag: str = "none") -> Iterator[int]:
+        yield 1
+
+    return oz.Flow("f", s >> Seen().sink()).bind({"s": {"tag": [tag]}})
+
+
+def begun(base):
+    return oz.start(tagged("first"), journal=base, run_id="r")
+
+
+def ended(base):
+    thread = threading.Thread(target=lambda: asyncio.run(_whole(begun(base))))
+    thread.start()
+    thread.join()
+
+
+async def _whole(handle):
+    async with handle:
+        return await handle.wait()
+
+
+@pytest.mark.parametrize("other", [begun, ended])
+async def test_of_two_that_start_a_run_of_one_name_at_once_one_describes_it(tmp_path, other):
+    seams = Seams(files=Meddling(lambda: kept.append(other(tmp_path))))
+    kept = []
+    with pytest.raises(JournalLocked):
+        Handle(tagged("second"), Opening(tmp_path, run_id="r", seams=seams))
+    if other is begun:
+        await _whole(*kept)
+    assert RunDirectory(tmp_path / "r").read_manifest().parameters == {"s": {"tag": "first"}}
+    assert (await _whole(oz.start(tagged("first"), journal=tmp_path, run_id="r"))).earlier
+
+
+@pytest.mark.parametrize("wrong", ["f", None, tagged])
+def test_what_is_no_flow_is_told_so(wrong, tmp_path):
+    with pytest.raises(UsageError, match="a flow is wanted"):
+        oz.run(wrong, journal=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

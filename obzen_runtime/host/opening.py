@@ -75,6 +75,12 @@ class Kept(NamedTuple):
 
     place: RunDirectory
     manifest: Manifest
+    new: bool
+    """Nothing of it is written yet."""
+
+    def describe(self) -> None:
+        """Write the manifest."""
+        self.place.write_manifest(self.manifest)
 
 
 class Opened(NamedTuple):
@@ -92,6 +98,8 @@ def open_run(flow: Flow, opening: Opening) -> Opened:
             f"a flow is started while {LOADING.get()} is imported",
             remedy='Put oz.run or oz.start under `if __name__ == "__main__":`; `obzen run` runs the flow itself.',
         )
+    if not isinstance(flow, Flow):
+        raise UsageError(f"a flow is wanted, not {flow!r}", remedy="Give what oz.Flow(name, path, …) returned.")
     journal = opening.journal
     level = level_from(opening.durability) if opening.durability is not None else None
     retention = retention_from(opening.retention) if opening.retention is not None else None
@@ -109,7 +117,8 @@ def open_run(flow: Flow, opening: Opening) -> Opened:
         max_bytes=opening.max_bytes,
         retention=retention,
     )
-    return Opened(kept.place.run_id, SegmentJournal.open(kept.place.path, options=options, seams=opening.seams), kept)
+    begin = kept.describe if kept.new else None
+    return Opened(kept.place.run_id, SegmentJournal.open(kept.place.path, options=options, seams=opening.seams, begin=begin), kept)
 
 
 def _segment_bytes(retention: Retention) -> int:
@@ -138,7 +147,7 @@ def _earlier(base: Path, opening: Opening) -> Kept | None:
             remedy="Wait for its end, end it with `obzen stop`, or choose another --run-id.",
             run=place.run_id,
         )
-    return Kept(place, place.read_manifest())
+    return Kept(place, place.read_manifest(), new=False)
 
 
 def _new(flow: Flow, base: Path, opening: Opening, level: Level) -> Kept:
@@ -153,8 +162,7 @@ def _new(flow: Flow, base: Path, opening: Opening, level: Level) -> Kept:
     retention = retention_from(opening.retention or "all")
     manifest = _manifest(flow, name, level, opening.origin or _origin(flow), opening.seams.clock.wall_ms())
     manifest.options["retention"] = msgspec.to_builtins(retention)
-    place.write_manifest(manifest)
-    return Kept(place, manifest)
+    return Kept(place, manifest, new=True)
 
 
 def _origin(flow: Flow) -> Origin:

@@ -292,8 +292,11 @@ class _Look:
             raise damaged(path, fault, "the journal had been closed cleanly, with a seal at its end")
 
 
-def take_over(place: Place, seams: Seams) -> Opened:
-    """Lock the journal, take the next epoch, recover. Raises `JournalLocked`, `JournalDamaged`, `JournalFailed`."""
+def take_over(place: Place, seams: Seams, begin: Callable[[], None] | None = None) -> Opened:
+    """Lock the journal, take the next epoch, recover. Raises `JournalLocked`, `JournalDamaged`, `JournalFailed`.
+
+    With `begin` it must be new: that is called under the lock, before anything says that the run exists.
+    """
     files = seams.files
     lock: Lock | None = None
     try:
@@ -305,6 +308,10 @@ def take_over(place: Place, seams: Seams) -> Opened:
         lock = files.lock(place.lock)
         if lock is None:
             raise locked(place, files)
+        if begin is not None:
+            if files.exists(place.epoch):
+                raise JournalLocked(f"{place.directory} was started by another process in this moment", remedy="Try again to go on with it")
+            begin()
         return _Opening(place, seams, lock).run()
     except BaseException as error:
         if lock is not None:

@@ -10,7 +10,7 @@ sync and roll, should the shared file itself have been replaced.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -112,16 +112,21 @@ class SegmentJournal:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     @classmethod
-    def open(cls, directory: Path, *, options: SegmentOptions | None = None, seams: Seams | None = None) -> Self:
+    def open(
+        cls, directory: Path, *, options: SegmentOptions | None = None, seams: Seams | None = None, begin: Callable[[], None] | None = None
+    ) -> Self:
         """Open or create the journal of the run in `directory`: lock, next epoch, recovery.
 
         Blocks for a few syncs and the scan of the last segment. Raises `JournalLocked` when another process holds
         the run, `JournalDamaged` when what is there is not what was written, `JournalFailed` when the disk fails,
         `ConfigInvalid` when the archive cannot be made.
+
+        With `begin` the run must be new: it is called under the lock, before anything says that the run exists, so that
+        of two processes that start a run of one name only one describes it. The other gets `JournalLocked`.
         """
         options, seams = options or SegmentOptions(), seams or Seams()
         _prepare_archive(options.retention.archive, seams.files)
-        return cls(take_over(Place(directory), seams), options, seams)
+        return cls(take_over(Place(directory), seams, begin), options, seams)
 
     @property
     def level(self) -> Level:
