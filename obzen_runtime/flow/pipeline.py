@@ -80,7 +80,7 @@ from obzen_runtime.stages import (
 __all__ = ["Pipeline"]
 
 _CHECKPOINT = 16 * 1024 * 1024
-_TRIM = 64
+_TRIM = 16
 _GRACE = 5.0
 _LAST = 1.0
 _EARLY = ("created", "materializing", "materialized", "ready_for_run")

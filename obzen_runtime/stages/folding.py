@@ -11,7 +11,7 @@ from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.machines import TRANSFORM, DrainComplete
 from obzen_runtime.stages.node import Node, OnError
 from obzen_runtime.stages.recollect import Recollects
-from obzen_runtime.stages.refold import Comparison, Past, Range, past_inputs
+from obzen_runtime.stages.refold import GONE, Comparison, Past, Range, past_inputs
 from obzen_runtime.stages.shared import CONTINUE, Crashed, Failed, Log, Pace
 from obzen_runtime.stages.step import BlockTooLarge, Made, halves
 
@@ -171,7 +171,7 @@ class StatefulStage(Recollects):
         if number != self.taken:
             raise StateFailed(
                 f"{self.name} took {self.taken} inputs, and the log has {number}",
-                remedy="Run `obzen journal check`; this journal and this run do not belong together.",
+                remedy=GONE if self.journal.first > 1 else "Run `obzen journal check`; this journal and this run do not belong together.",
             )
 
     async def _fold_again(self, items: Sequence[Any], number: int, made: Made) -> None:

@@ -17,13 +17,14 @@ from obzen_runtime.stages.edge import Edge
 from obzen_runtime.stages.step import BlockTooLarge, Made, columns
 from obzen_runtime.stages.versions import Undecoded
 
-__all__ = ["Comparison", "Past", "Range", "past_inputs"]
+__all__ = ["GONE", "Comparison", "Past", "Range", "past_inputs"]
 
 _LETTERS = "dead_letters"
 _KEPT = 16 * 1024 * 1024
 _SHOWN = 200
 _KINDS: frozenset[type[Record]] = frozenset({Block, DeadLetter, RunResumed})
-_GONE = "Restore the dropped segments from their archive, or start a new run; in memory, MemoryJournal(keep=True) keeps all."
+GONE = "Restore the dropped segments from their archive, or start a new run; in memory, MemoryJournal(keep=True) keeps all."
+"""What to do when records that are needed were dropped."""
 
 
 class Past(NamedTuple):
@@ -94,7 +95,7 @@ class _Upstream:
                 self._kept -= _size(held.record)
             self._blocks.popleft()
         if not ordinals:
-            raise StateFailed(f"{taken.upstream}@{taken.start} to @{taken.stop - 1} are not in the log any more", remedy=_GONE)
+            raise StateFailed(f"{taken.upstream}@{taken.start} to @{taken.stop - 1} are not in the log any more", remedy=GONE)
         return Past(taken.upstream, ordinals, items, block)
 
     def _refused(self, item: Undecoded, ordinal: int) -> None:
@@ -139,7 +140,7 @@ async def past_inputs(
     start = max(since.floor, 1)
     if start < journal.first:
         if since != _ALL:
-            raise StateFailed(f"{stage} needs the log from position {start}, and the first kept is {journal.first}", remedy=_GONE)
+            raise StateFailed(f"{stage} needs the log from position {start}, and the first kept is {journal.first}", remedy=GONE)
         start = journal.first
         await _nothing_taken_before(journal, stage)
     try:
@@ -163,7 +164,7 @@ async def past_inputs(
                     if taken.stop > max(taken.start, passed.get(taken.upstream, 0)):
                         yield await upstreams[taken.upstream].take(taken, record)
     except NotFound as error:
-        raise StateFailed(f"{stage} needs the log from position {start} on, which was dropped", remedy=_GONE) from error
+        raise StateFailed(f"{stage} needs the log from position {start} on, which was dropped", remedy=GONE) from error
 
 
 async def _nothing_taken_before(journal: Journal, stage: str) -> None:
@@ -171,7 +172,7 @@ async def _nothing_taken_before(journal: Journal, stage: str) -> None:
     async for _, record in journal.read(journal.first, kinds=frozenset({Block})):
         if isinstance(record, Block) and record.stage == stage and record.cursor is not None and record.cursor.taken:
             if record.cursor.taken != sum(each.stop - each.start for each in record.inputs if isinstance(each, Slice)):
-                raise StateFailed(f"{stage} took inputs before position {journal.first}, the first that is kept", remedy=_GONE)
+                raise StateFailed(f"{stage} took inputs before position {journal.first}, the first that is kept", remedy=GONE)
             return
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from obzen_runtime.actor import Directive, Transition
 from obzen_runtime.events import Block, Cursor, DeadLetter, DeliveryIntent, DeliveryResolved, EndKind, Input, Lost, Receipt, Slice
-from obzen_runtime.journal import Fsync
+from obzen_runtime.journal import Fsync, Memory
 from obzen_runtime.kernel import ErrorInfo, IdempotencyKey, IoFailed, NotFound, UsageError, classify
 from obzen_runtime.stages.call import Call, Calls, ours
 from obzen_runtime.stages.codec import Codec
@@ -28,7 +28,7 @@ from obzen_runtime.stages.lanes import Slot
 from obzen_runtime.stages.machines import SINK, DrainComplete, FlushComplete
 from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.schema import Declared, hints_of, read_handler
-from obzen_runtime.stages.shared import CONTINUE, DEAD_LETTERS, Crashed, Failed, Log
+from obzen_runtime.stages.shared import CONTINUE, DEAD_LETTERS, MOST, Crashed, Failed, Log
 from obzen_runtime.stages.standing import Standing
 from obzen_runtime.stages.step import LARGEST, Made, columns
 from obzen_runtime.stages.transform import Handled, handling
@@ -188,6 +188,8 @@ class SinkStage(Handled):
         super().__init__(node, log, codec)
         if self.call.asynchronous:  # it waits without holding the loop, so its receipts may be further apart
             self.longest = 0.05
+        if isinstance(self.journal.level, Memory):  # no receipt outlives the process, so none need be near
+            self.limit = MOST
         if self.options.batch:
             self.limit = max(self.limit, self.options.batch)
 

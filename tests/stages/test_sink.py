@@ -8,9 +8,15 @@ import pytest
 import obzen_runtime as oz
 from obzen_runtime.events import Receipt, Slice
 from obzen_runtime.flow import Cancel, StopFlow
-from obzen_runtime.journal import Fsync
+from obzen_runtime.journal import Fsync, Os
 from obzen_runtime.kernel import JournalFailed, UsageError
 from tests.stages.kit import Seen, VirtualClock, ints, passing, play, reached
+
+
+class Lasting(oz.MemoryJournal):
+    """Stands for a journal that outlives its process."""
+
+    level = Os()
 
 
 def drained(done):
@@ -80,13 +86,21 @@ def test_receipts_are_at_most_256_events_apart(asynchronous):
         def collect(x: int) -> None:
             seen.append(x)
 
-    done = play(oz.Flow("f", ints(20_000) >> collect))
+    done = play(oz.Flow("f", ints(20_000) >> collect), journal=Lasting(keep=True))
     drained(done)
     assert seen == covered(done, "collect") == list(range(20_000))
     sizes = [each.stop - each.start for receipt in done.receipts("collect") for each in receipt.inputs if isinstance(each, Slice)]
     assert max(sizes) == 256
     assert done.receipts("collect")[-1].cursor.taken == 20_000
     assert done["collect"].received == 20_000
+
+
+def test_a_receipt_that_dies_with_the_process_covers_a_whole_step():
+    seen = Seen()
+    done = play(oz.Flow("f", ints(20_000) >> seen.sink()))
+    drained(done)
+    assert covered(done, "collect") == list(range(20_000))
+    assert max(each.stop - each.start for receipt in done.receipts("collect") for each in receipt.inputs if isinstance(each, Slice)) > 256
 
 
 @pytest.mark.parametrize("options", [{"concurrency": 1000}, {"executor": oz.threads(256)}], ids=["tasks", "threads"])
@@ -101,7 +115,7 @@ def test_receipts_of_wide_sinks_are_at_most_256_events_apart(options):
         @oz.sink(**options)
         async def wide(x: int) -> None: ...
 
-    done = play(oz.Flow("f", ints(5000) >> wide), real="executor" in options)
+    done = play(oz.Flow("f", ints(5000) >> wide), journal=Lasting(keep=True), real="executor" in options)
     drained(done)
     assert covered(done, "wide") == list(range(5000))
     assert max(each.stop - each.start for receipt in done.receipts("wide") for each in receipt.inputs if isinstance(each, Slice)) <= 256
