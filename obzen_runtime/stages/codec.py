@@ -83,7 +83,8 @@ class Codec:
 
         Most subclasses are read back as the class that was declared, so the block that brings one is proved.
         """
-        for base in kind.__mro__:
+        named = (each for each in tuple(self._index) if issubclass(kind, each))  # such as a dict where a Mapping is declared
+        for base in (*kind.__mro__, *named):
             if base in self._index:
                 self._index[kind] = self._index[base]
                 self.known = frozenset(self._index)
@@ -187,7 +188,9 @@ class Codec:
                     f"{type(got).__name__}{path} is {sent!r} ({type(sent).__name__}) live "
                     f"and {received!r} ({type(received).__name__}) when read back",
                     code="codec_mismatch",
-                    remedy="Return exactly the declared types: a float field wants a float, also for whole numbers.",
+                    remedy="Give times in UTC: moment.astimezone(datetime.UTC)."
+                    if isinstance(sent, datetime.datetime)
+                    else "Return exactly the declared types: a float field wants a float, also for whole numbers.",
                     stage=self.stage,
                     field=path or "event",
                 )
@@ -220,7 +223,7 @@ def difference(live: Any, back: Any, path: str) -> tuple[str, Any, Any] | None:
         return _fields(live, back, live.__struct_fields__, path)
     if dataclasses.is_dataclass(kind):
         return _fields(live, back, tuple(field.name for field in dataclasses.fields(kind)), path)
-    if kind in (list, tuple):
+    if isinstance(live, list | tuple):
         if len(live) != len(back):
             return path, live, back
         pairs = ((f"{path}[{number}]", one, other) for number, (one, other) in enumerate(zip(live, back, strict=True)))

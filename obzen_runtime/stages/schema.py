@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from typing import Annotated, Any, Final, NamedTuple, TypeVar, Union
 
 import msgspec
+import msgspec.inspect
 
 from obzen_runtime.kernel import UsageError
 from obzen_runtime.stages.items import At
@@ -117,6 +118,12 @@ def read_handler(handler: Callable[..., Any], *, events: int, context: type, eve
     if positional and hints.get(positional[-1]) is context:
         wants_context = True
         positional = positional[:-1]
+    elsewhere = next((each for each in (*positional, *parameters) if _mentions(hints.get(each), context)), None)
+    if elsewhere is not None and not every_parameter:
+        raise UsageError(
+            f"handler {name!r} takes the context as {elsewhere!r}, where it is not given",
+            remedy="Make it the last positional parameter, behind the event: `context: oz.Context`.",
+        )
     if len(positional) != events:
         expected = "no event" if events == 0 else "one event" if events == 1 else f"{events} events"
         raise UsageError(
@@ -128,10 +135,16 @@ def read_handler(handler: Callable[..., Any], *, events: int, context: type, eve
     coroutine, generator = inspect.iscoroutinefunction(handler), inspect.isasyncgenfunction(handler)
     if many and coroutine:
         raise UsageError(f"handler {name!r} is async def and returns a stream", remedy="Give each event with `yield` instead of `return`.")
-    if not many and (generator or inspect.isgeneratorfunction(handler)):
+    plain_generator = inspect.isgeneratorfunction(handler)
+    if not many and (generator or plain_generator):
         stream = "AsyncIterator" if generator else "Iterator"
         raise UsageError(f"handler {name!r} is a generator and not annotated as a stream", remedy=f"Annotate it `-> {stream}[T]`.")
-    asynchronous = coroutine or generator or typing.get_origin(hints.get("return")) in _ASYNC_STREAMS
+    streams_async = typing.get_origin(hints.get("return")) in _ASYNC_STREAMS
+    if streams_async and plain_generator:
+        raise UsageError(
+            f"handler {name!r} is annotated as an async stream and is not async", remedy="Write `async def`, or `-> Iterator[T]`."
+        )
+    asynchronous = coroutine or generator or streams_async
     return Signature(inputs, outputs, optional, many, asynchronous, wants_context, parameters)
 
 
@@ -140,7 +153,11 @@ def _split(
 ) -> tuple[list[str], dict[str, Parameter]]:
     positional: list[str] = []
     parameters: dict[str, Parameter] = {}
-    for each in inspect.signature(handler).parameters.values():
+    try:
+        taken = inspect.signature(handler).parameters.values()
+    except (TypeError, ValueError) as error:  # a class written in C
+        raise UsageError(f"nobody can say what {name!r} takes", remedy="Write a function around it, with annotations.") from error
+    for each in taken:
         if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
             raise UsageError(f"handler {name!r} takes *{each.name}: its parameters must be named one by one")
         if each.kind is each.KEYWORD_ONLY or every_parameter:
@@ -151,12 +168,19 @@ def _split(
     return positional, parameters
 
 
+def _mentions(annotation: Any, wanted: type) -> bool:
+    return annotation is wanted or wanted in typing.get_args(annotation)
+
+
 def hints_of(handler: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of a function, or of a class's constructor, evaluated. Raises `UsageError`."""
     if inspect.isclass(handler):
         handler = handler.__init__
     try:
         return typing.get_type_hints(handler, include_extras=True)
+    except (SyntaxError, AttributeError) as error:
+        name = getattr(handler, "__name__", handler)
+        raise UsageError(f"handler {name!r} has an annotation that is none: {error}", remedy="Annotate it with types.") from error
     except TypeError as error:
         raise UsageError(f"{handler!r} is not a function", remedy="Decorate a function defined with def.") from error
     except NameError as error:  # a class defined inside a function, named in a postponed annotation
@@ -190,6 +214,8 @@ def _outputs(name: str, hints: Mapping[str, Any]) -> tuple[tuple[Declared, ...] 
             raise UsageError(f"handler {name!r} does not say of what it gives a stream", remedy="Annotate it `-> Iterator[T]`.")
         annotation = arguments[0]
     declared, optional = declare(annotation)
+    if not many and any(each.origin in _STREAMS for each in declared):
+        raise UsageError(f"handler {name!r} gives a stream or something else", remedy="Annotate it `-> Iterator[T | None]`: None drops.")
     return declared, optional, many
 
 
@@ -199,6 +225,8 @@ def declare(annotation: Any) -> tuple[tuple[Declared, ...], bool]:
         return (), False
     if typing.get_origin(annotation) is At:
         return declare(typing.get_args(annotation)[1])
+    if typing.get_origin(annotation) is typing.Literal:
+        annotation = _literals(annotation)
     marked = typing.get_origin(annotation) is Annotated and any(extra is copied for extra in typing.get_args(annotation)[1:])
     bare = typing.get_args(annotation)[0] if marked else annotation
     if not marked and typing.get_origin(annotation) in (Union, types.UnionType):
@@ -210,7 +238,21 @@ def declare(annotation: Any) -> tuple[tuple[Declared, ...], bool]:
         return tuple(found), type(None) in members
     if annotation is None or annotation is type(None):
         return (), True
+    try:
+        hash(bare)
+    except TypeError as error:
+        raise UsageError(f"the annotation {bare!r} is no type", remedy="Write list[int], not [int].") from error
     return (Declared(bare, _origin(bare), marked),), False
+
+
+def _literals(annotation: Any) -> Any:
+    """A Literal of values of several classes as a union of Literals of one each: an event is known by its class."""
+    values: dict[type, list[Any]] = {}
+    for value in typing.get_args(annotation):
+        values.setdefault(type(value), []).append(value)
+    if len(values) == 1 and type(None) not in values:
+        return annotation
+    return Union[tuple(None if kind is type(None) else typing.Literal[tuple(some)] for kind, some in values.items())]  # noqa: UP007
 
 
 def _origin(annotation: Any) -> type:
@@ -221,21 +263,44 @@ def _origin(annotation: Any) -> type:
     if typing.get_origin(annotation) is typing.Literal:
         return type(typing.get_args(annotation)[0])
     origin = typing.get_origin(annotation) or annotation
-    return origin if isinstance(origin, type) else object
+    if typing.is_typeddict(origin):
+        return dict
+    nothing_said = origin is Any or getattr(origin, "_is_protocol", False)
+    return origin if isinstance(origin, type) and not nothing_said else object
 
 
 def payload_problem(declared: Declared) -> str | None:
     """Why a declared type cannot cross an edge, with the fix; None when it can."""
-    if not declared.copied and (why := _mutable(declared.annotation, set())):
-        return f"{declared.text} cannot cross an edge: {why}; make it frozen or declare it as oz.Copied[{declared.text}]"
+    text, annotation = declared.text, declared.annotation
     try:
-        msgspec.msgpack.Decoder(list[declared.annotation])  # type: ignore[name-defined]
+        msgspec.msgpack.Decoder(list[annotation])  # type: ignore[valid-type]
+        foreign = _foreign(msgspec.inspect.type_info(annotation))
     except Exception as error:  # msgspec refuses what it cannot decode in several ways
-        return f"{declared.text} cannot cross an edge: {error}"
+        return f"{text} cannot cross an edge: {error}"
+    if foreign:
+        return f"{text} cannot cross an edge: the log cannot hold {foreign}; put what is in it into a frozen struct"
+    if not declared.copied and (why := _mutable(annotation, frozenset())):
+        return f"{text} cannot cross an edge: {why}; use what cannot (a frozen struct, a tuple), or declare it as oz.Copied[{text}]"
     return None
 
 
-def _mutable(annotation: Any, seen: set[Any]) -> str | None:
+def _foreign(info: msgspec.inspect.Type) -> str:
+    """A class inside a type that msgspec does not know; empty when there is none."""
+    waiting: list[Any] = [info]
+    seen: set[int] = set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, msgspec.inspect.CustomType):
+            return part.cls.__name__
+        if isinstance(part, tuple):
+            waiting.extend(part)
+        elif isinstance(part, msgspec.inspect.Type | msgspec.inspect.Field) and id(part) not in seen:
+            seen.add(id(part))
+            waiting.extend(getattr(part, name) for name in part.__struct_fields__ if name != "default")
+    return ""
+
+
+def _mutable(annotation: Any, seen: frozenset[Any]) -> str | None:
     """What in a type can change or is unknown, or None."""
     if isinstance(annotation, typing.NewType):
         return _mutable(annotation.__supertype__, seen)
@@ -248,16 +313,18 @@ def _mutable(annotation: Any, seen: set[Any]) -> str | None:
         return next(filter(None, (_mutable(member, seen) for member in arguments)), None)
     if origin is tuple or annotation is tuple:
         if annotation in (tuple, typing.Tuple):  # noqa: UP006 - the bare old name
-            return "a bare tuple says nothing about its items"
+            return "a bare tuple may hold what can change"
         return next(filter(None, (_mutable(member, seen) for member in arguments if member is not ...)), None)
     plain = origin or annotation
+    if isinstance(plain, TypeVar) or plain is Any:
+        return f"{_MODULES.sub('', str(annotation))} may be what can change"
     if not isinstance(plain, type):
-        return f"{annotation!r} is not a plain type"
-    return _mutable_class(plain, seen)
+        return f"{_MODULES.sub('', str(annotation))} is not a plain type"
+    return None if annotation in seen else _mutable_class(plain, arguments, seen | {annotation})
 
 
-def _mutable_class(plain: type, seen: set[Any]) -> str | None:
-    if plain in _SCALARS or issubclass(plain, enum.Enum) or plain in seen:
+def _mutable_class(plain: type, arguments: tuple[Any, ...], seen: frozenset[Any]) -> str | None:
+    if plain in _SCALARS or issubclass(plain, enum.Enum):
         return None
     if issubclass(plain, msgspec.Struct):
         if not plain.__struct_config__.frozen:
@@ -265,12 +332,22 @@ def _mutable_class(plain: type, seen: set[Any]) -> str | None:
     elif dataclasses.is_dataclass(plain):
         if not plain.__dataclass_params__.frozen:  # type: ignore[attr-defined]
             return f"{plain.__name__} is a dataclass that can change"
-    else:
-        return f"{plain.__name__} is not a value"
-    seen = seen | {plain}
+    elif issubclass(plain, frozenset):
+        return "the order in a frozenset can change from one process to the next"
+    elif not (issubclass(plain, tuple) and hasattr(plain, "_fields")):
+        return f"{plain.__name__} can change"
+    given = dict(zip(getattr(plain, "__parameters__", ()), arguments, strict=False))
     for field, kind in typing.get_type_hints(plain, include_extras=True).items():
         if typing.get_origin(kind) is typing.ClassVar:
             continue
-        if why := _mutable(kind, seen):
+        if why := _mutable(_filled(kind, given), seen):
             return f"{plain.__name__}.{field}: {why}"
     return None
+
+
+def _filled(kind: Any, given: Mapping[Any, Any]) -> Any:
+    """The annotation of a generic class's field, with its type variables replaced by what is given for them."""
+    if isinstance(kind, TypeVar):
+        return given.get(kind, kind)
+    open_ = () if isinstance(kind, type) else getattr(kind, "__parameters__", ())
+    return kind[tuple(given.get(each, each) for each in open_)] if open_ else kind

@@ -1,5 +1,6 @@
 """Annotations are the schema: what is read from them, and what is refused with its fix."""
 
+import collections
 import dataclasses
 import datetime
 import decimal
@@ -7,8 +8,8 @@ import enum
 import functools
 import typing
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NewType, Optional, Union
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, NewType, Optional, Protocol, TypedDict, TypeVar, Union
 
 import msgspec
 import pytest
@@ -17,6 +18,8 @@ import obzen_runtime as oz
 from obzen_runtime.kernel import UsageError
 from obzen_runtime.stages import Context
 from obzen_runtime.stages.schema import MISSING, Declared, declare, payload_problem, read_handler
+
+T = TypeVar("T")
 
 
 class Frozen(msgspec.Struct, frozen=True):
@@ -60,6 +63,33 @@ class MutableData:
 class Pair(NamedTuple):
     a: int
     b: int
+
+
+class OpenPair(NamedTuple):
+    a: int
+    b: list[int]
+
+
+class Record(TypedDict):
+    a: int
+
+
+class Boxed(msgspec.Struct, Generic[T], frozen=True):
+    value: T
+
+
+class Chain(msgspec.Struct, Generic[T], frozen=True):
+    values: tuple[T, ...]
+    rest: "Chain[T] | None" = None
+
+
+class Holding(msgspec.Struct, frozen=True):
+    number: int = 3
+    inner: "tuple[Opaque | None, ...]" = ()
+
+
+class Shape(Protocol):
+    a: int
 
 
 class Colour(enum.Enum):
@@ -106,6 +136,11 @@ def returning(annotation):
         (UserId, [int], False, False),
         (NestedId, [int], False, False),
         (Literal["a", "b"], [str], False, False),
+        (Literal["a", 1, True, "b"], [str, int, bool], False, False),
+        (Literal["a", None], [str], True, False),
+        (Shape, [object], False, False),
+        (Record, [dict], False, False),
+        (oz.Copied[Any], [object], False, False),
         (Annotated[int, "note"], [int], False, False),
         (None, [], True, False),
         (type(None), [], True, False),
@@ -169,6 +204,41 @@ def test_a_generator_that_is_not_annotated_as_a_stream_is_refused_with_the_fix()
         with pytest.raises(UsageError) as refused:
             read(handler)
         assert f"-> {shape}[T]" in refused.value.remedy
+
+
+def test_a_plain_generator_that_is_annotated_as_an_async_stream_is_refused_with_the_fix():
+    def handler(x: int) -> AsyncIterator[int]:
+        yield x  # type: ignore[misc]
+
+    with pytest.raises(UsageError, match="Iterator"):
+        read(handler)
+
+
+def test_a_stream_in_a_union_is_refused_with_the_fix():
+    with pytest.raises(UsageError, match=r"Iterator\[T \| None\]"):
+        returning(Iterator[int] | None)
+
+
+@pytest.mark.parametrize("annotation", ["int[", "msgspec.Nothing", [int]], ids=str)
+def test_an_annotation_that_is_none_is_refused(annotation):
+    with pytest.raises(UsageError, match="annotation"):
+        returning(annotation)
+
+
+def test_a_context_that_would_not_be_given_is_refused_with_the_fix():
+    def by_keyword(x: int, *, context: Context) -> int: ...
+    def perhaps(x: int, context: Context | None = None) -> int: ...
+    def first(context: Context, x: int) -> int: ...
+
+    for handler in (by_keyword, perhaps, first):
+        with pytest.raises(UsageError, match="behind the event"):
+            read(handler)
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_a_class_written_in_c_is_refused(kind):
+    with pytest.raises(UsageError, match="Write a function around it"):
+        oz.transform(kind)
 
 
 def test_a_plain_function_that_returns_an_async_stream_is_asynchronous():
@@ -300,7 +370,11 @@ VALUES = [
     Holder,
     Tree,
     UserId,
-    Literal["a", 1],
+    Literal["a", "b"],
+    Pair,
+    Boxed[int],
+    Boxed[Boxed[str]],
+    Chain[int],
     tuple[int, ...],
     tuple[int, tuple[str, Frozen]],
     tuple[()],
@@ -310,6 +384,10 @@ VALUES = [
     oz.Copied[Mutable],
     oz.Copied[MutableData],
     oz.Copied[list[Any]],
+    oz.Copied[Any],
+    oz.Copied[Record],
+    oz.Copied[Mapping[str, int]],
+    oz.Copied[frozenset[str]],
     oz.Copied[dict[str, int] | list[int]],
 ]
 
@@ -323,25 +401,32 @@ def test_values_cross_an_edge(kind):
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        (list[int], "list is not a value"),
-        (list, "list is not a value"),
-        (dict[str, int], "dict is not a value"),
-        (set[int], "set is not a value"),
-        (bytearray, "bytearray is not a value"),
+        (list[int], "list can change"),
+        (list, "list can change"),
+        (dict[str, int], "dict can change"),
+        (set[int], "set can change"),
+        (bytearray, "bytearray can change"),
         (Mutable, "Mutable is a struct that can change"),
         (MutableData, "MutableData is a dataclass that can change"),
-        (Opaque, "Opaque is not a value"),
-        (Pair, "Pair is not a value"),
+        (frozenset[str], "the order in a frozenset can change"),
+        (Sequence[int], "Sequence can change"),
+        (Record, "Record can change"),
+        (OpenPair, "OpenPair.b: list can change"),
+        (Boxed[list[int]], "Boxed.value: list can change"),
+        (Boxed[Boxed[list[int]]], "Boxed.value: Boxed.value: list can change"),
+        (Chain[list[int]], "Chain.values: list can change"),
+        (Boxed, "~T may be what can change"),
         (tuple, "a bare tuple"),
         (typing.Tuple, "a bare tuple"),  # noqa: UP006 - the old spelling
-        (tuple[int, list[int]], "list is not a value"),
+        (tuple[int, list[int]], "list can change"),
         (tuple[Mutable, ...], "Mutable is a struct that can change"),
         (Leaky, "Leaky.inner: Mutable is a struct that can change"),
         (DeepLeak, "DeepLeak.deep: Leaky.inner: Mutable is a struct"),
-        (Annotated[list[int], "note"], "list is not a value"),
-        (NewType("Ids", list[int]), "list is not a value"),
-        (tuple[Any, ...], "Any is not a value"),
-        (tuple[typing.TypeVar("T"), ...], "is not a plain type"),
+        (Annotated[list[int], "note"], "list can change"),
+        (NewType("Ids", list[int]), "list can change"),
+        (tuple[Any, ...], "Any may be what can change"),
+        (tuple[typing.TypeVar("T"), ...], "may be what can change"),
+        (typing.Final[int], "Final[int] is not a plain type"),
     ],
     ids=str,
 )
@@ -349,13 +434,21 @@ def test_what_can_change_is_refused_naming_the_place_and_both_fixes(kind, why):
     [declared] = declare(kind)[0]
     problem = payload_problem(declared)
     assert why in problem
-    assert "make it frozen" in problem
+    assert "use what cannot (a frozen struct, a tuple), or declare it as" in problem
     assert "oz.Copied[" in problem
 
 
 @pytest.mark.parametrize("kind", [oz.Copied[int | list[int] | set[int]], oz.Copied[Frozen | Mutable]], ids=str)
 def test_what_no_codec_reads_back_is_refused_also_when_copied(kind):
     assert "cannot cross an edge" in payload_problem(declare(kind)[0][0])
+
+
+@pytest.mark.parametrize("kind", [complex, Opaque, Shape, ValueError, collections.deque[int], Boxed[Opaque], Holding], ids=str)
+@pytest.mark.parametrize("copied", [False, True])
+def test_what_the_log_cannot_hold_is_refused_also_when_copied(kind, copied):
+    problem = payload_problem(declare(oz.Copied[kind] if copied else kind)[0][0])
+    assert "the log cannot hold" in problem
+    assert "oz.Copied" not in problem
 
 
 def test_a_copied_field_may_change():
