@@ -5,6 +5,7 @@ records (an ordinal left out, a cursor that went back) is a bug of a writer and 
 """
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -127,6 +128,10 @@ def check(directory: Path, *, files: Files | None = None, archive: Path | None =
         raise NotFound(
             f"{directory} holds no journal", code="run_not_found", remedy="Give the directory of a run", directory=str(directory)
         )
+    return place.steadily(files, partial(_check, place, files, archive))
+
+
+def _check(place: Place, files: Files, archive: Path | None) -> CheckReport:
     kinds: Counter[str] = Counter()
     floor = place.read_floor(files)
     rules = StageCheck(begun=archive is None and floor.position > 1)
@@ -145,7 +150,7 @@ def check(directory: Path, *, files: Files | None = None, archive: Path | None =
     size = sum(segment.size for segment in found.segments)
     tail = sum(files.size(path) for path in found.paths) - size if found.cut else 0
     return CheckReport(
-        directory=str(directory),
+        directory=str(place.directory),
         first=found.floor.position,
         head=found.head,
         durable=min(found.proven, found.head),

@@ -8,6 +8,7 @@ replaces files instead of changing them.
 EPOCH is written last. A directory without it is no run yet; the same fork asked for again finishes it.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,12 +40,14 @@ class Forked(NamedTuple):
 def fork(origin: RunDirectory, base: Path, name: str, *, at: int, live: bool, seams: Seams | None = None) -> Forked:
     """Make the run `base/name` of what `origin`, living or ended, had written up to position `at`.
 
-    Raises `UsageError` when `at` is not in the origin or the run exists, `NotFound` when the origin is no run,
-    `JournalDamaged` when what is shared is damaged, `JournalFailed` when the disk fails. Blocks.
+    Raises `UsageError` when `at` is not in the origin or the run exists, `NotFound` when the origin is no run or drops
+    meanwhile what is to be shared, `JournalDamaged` when that is damaged, `JournalFailed` when the disk fails. Blocks.
     """
     seams = seams or Seams()
     try:
         return _Fork(origin, RunDirectory(base / RUN_ID.new(name), seams.files), seams).make(at, live=live)
+    except FileNotFoundError as error:
+        raise NotFound(f"{error.filename} was dropped meanwhile", remedy="Fork at a later position") from error
     except OSError as error:
         raise JournalFailed(
             f"{base / name}: the fork could not be finished: {error}",
@@ -68,7 +71,7 @@ class _Fork:
         manifest = origin.read_manifest()
         if files.exists(here.epoch) or (run.exists and not self._ours()):
             raise UsageError(f"run {run.run_id} exists in {run.path.parent}", remedy="Choose another --run-id", run=run.run_id)
-        found = survey(files, there)
+        found = there.steadily(files, partial(survey, files, there))
         shared, last = _cut(found, at)
         assert found.epoch is not None
         past = past_of(files, last, at)
@@ -172,7 +175,7 @@ def _link(files: Files, path: Path, target: Path) -> None:
         files.remove(target)
     try:
         files.link(path, target)
-    except FileNotFoundError as error:
-        raise NotFound(f"{path} was dropped meanwhile", remedy="Fork at a later position") from error
+    except FileNotFoundError:
+        raise
     except OSError:
         files.replace(target, files.read(path))

@@ -1,14 +1,17 @@
 """Where a run's journal keeps its files, and the two small ones read."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeVar
 
 from obzen_runtime.journal.floor import BEGINNING, Floor, read_floor
 from obzen_runtime.journal.format import Epoch, read_epoch, segment_start
 from obzen_runtime.journal.watermark import Watermark, read_watermark
-from obzen_runtime.kernel import Files, JournalDamaged
+from obzen_runtime.kernel import Files, JournalDamaged, StorageFailed
 
 __all__ = ["Place", "unusable"]
+
+T = TypeVar("T")
 
 
 class Place(NamedTuple):
@@ -59,6 +62,16 @@ class Place(NamedTuple):
         if found is None:
             unusable(self.floor, "its content does not match its checksum")
         return found
+
+    def steadily(self, files: Files, look: Callable[[], T]) -> T:
+        """What `look` finds, looked for again when a living writer dropped segments meanwhile: those missing are no damage."""
+        while True:
+            floor = self.read_floor(files)
+            try:
+                return look()
+            except (FileNotFoundError, StorageFailed):
+                if self.read_floor(files) == floor:
+                    raise
 
     def read_watermark(self, files: Files) -> Watermark | None:
         """What WATERMARK says; None when it is not there."""

@@ -7,6 +7,7 @@ at work: what is not complete is not there yet. Below what the writer is known t
 import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -18,8 +19,10 @@ from obzen_runtime.journal.floor import BEGINNING
 from obzen_runtime.journal.format import (
     FRAME_BYTES,
     FRAME_MARK,
+    SEAL_FRAME_BYTES,
     SEGMENT_BYTES,
     Newer,
+    SegmentHeader,
     read_frame_header,
     read_segment_header,
     segment_name,
@@ -130,6 +133,7 @@ class SegmentReader:
         self._place = place
         self._files = files
         self._log = Log(files, [])
+        self._journal = b""
         self._floor = BEGINNING
         self._walk: Walk | None = None
         self._closed = False
@@ -143,7 +147,7 @@ class SegmentReader:
                 f"{directory} holds no journal", code="run_not_found", remedy="Give the directory of a run", directory=str(directory)
             )
         reader = cls(place, files)
-        reader._begin()
+        place.steadily(files, reader._begin)
         reader.refresh()
         return reader
 
@@ -168,10 +172,7 @@ class SegmentReader:
         known = 0
         if mark is not None:
             known = max(mark.durable, mark.written if mark.boot == self._files.boot_id() else 0)
-        fault = self._follow(known)
-        if self.head < known:
-            path = self._log.segments[-1].path if self._log.segments else self._place.segments
-            raise damaged(path, fault or Fault(0, self.head + 1, "the log ends"), f"positions up to {known} were written")
+        self._place.steadily(self._files, partial(self._follow, known))
         self._closed = mark is not None and bool(mark.closed) and self.head == mark.written
         return self.head
 
@@ -214,30 +215,13 @@ class SegmentReader:
         """The newest record of these types that is there now; None when there is none."""
         return await self._log.last(self.refresh(), numbers(kinds))
 
-    def _begin(self) -> None:
-        """Take all segments but the last by their names and headers."""
-        while True:
-            self._floor, self._log.segments = self._place.read_floor(self._files), []
-            try:
-                self._take_all()
-            except FileNotFoundError:
-                if self._place.read_floor(self._files) == self._floor:
-                    raise
-            else:
-                return
-
-    def _follow(self, known: int) -> Fault | None:
-        """Go on to the end of what can be read, which is at least `known` unless something is wrong; return why it ends."""
-        while True:
-            self._rise()
-            try:
-                fault = self._advance()
-            except FileNotFoundError:
-                if self._place.read_floor(self._files) == self._floor:
-                    raise
-            else:
-                if self.head >= known or self._place.read_floor(self._files) == self._floor:
-                    return fault
+    def _follow(self, known: int) -> None:
+        """Go on to the end of what can be read, which is at least `known` unless something is wrong."""
+        self._rise()
+        fault = self._advance()
+        if self.head < known:
+            path = self._log.segments[-1].path if self._log.segments else self._place.segments
+            raise damaged(path, fault or Fault(0, self.head + 1, "the log ends"), f"positions up to {known} were written")
 
     def _rise(self) -> None:
         """Let go of segments that were dropped since the last look."""
@@ -250,20 +234,36 @@ class SegmentReader:
         while segments and segments[0].sealed and segments[0].last < floor.position:
             del segments[0]
 
-    def _take_all(self) -> None:
+    def _begin(self) -> None:
+        """Take all segments but the last by their names and headers."""
+        epoch = self._place.read_epoch(self._files)
+        assert epoch is not None
+        self._journal, self._floor, self._log.segments = epoch.journal, self._place.read_floor(self._files), []
         names = [name for name in self._place.names(self._files) if (segment_start(name) or 0) >= self._floor.position]
         if names and segment_start(names[0]) != self._floor.position:
             why = f"the first segment is missing: {names[0]} begins with another position than {self._floor.position}"
             raise damaged(self._place.segments, Fault(0, self._floor.position, why), "nothing says that it was dropped")
+        link: int | None = self._floor.link
         for name, following in pairwise(names):
             path = self._place.segments / name
-            header = read_segment_header(self._files.read(path, 0, SEGMENT_BYTES))
+            data = self._files.read(path, 0, SEGMENT_BYTES)
+            header = read_segment_header(data)
             if isinstance(header, str):
                 raise damaged(path, Fault(0, segment_start(name) or 0, header), "another segment follows")
+            self._check_place(path, header)
+            known = None if link is None else first_link(data, link)
             size = self._files.size(path)
-            self._log.segments.append(Segment(path, header, None, (segment_start(following) or 1) - 1, size, sealed=True))
+            seal = read_frame_header(self._files.read(path, max(0, size - SEAL_FRAME_BYTES), FRAME_BYTES), header.salt)
+            link = None if isinstance(seal, str) else seal.crc
+            self._log.segments.append(Segment(path, header, known, (segment_start(following) or 1) - 1, size, sealed=True, end_link=link))
         if names:
-            self._enter(names[-1], link=None)
+            self._enter(names[-1], link=link)
+
+    def _check_place(self, path: Path, header: SegmentHeader) -> None:
+        """A file of another journal, or of another place in this one, is not read: its own checksums are right."""
+        if header.journal != self._journal or header.base != segment_start(path.name):
+            why = "it is a segment of another journal, or of another place in this one"
+            raise damaged(path, Fault(0, segment_start(path.name) or 0, why), "its name promises something else")
 
     def _enter(self, name: str, *, link: int | None) -> bool:
         """Begin with a segment; False when it is not there yet."""
@@ -276,6 +276,7 @@ class SegmentReader:
             raise newer(path, header)
         if isinstance(header, str):
             return False
+        self._check_place(path, header)
         known = None if link is None else first_link(data, link)
         segment = Segment(path, header, known, header.base - 1, SEGMENT_BYTES)
         self._log.segments.append(segment)

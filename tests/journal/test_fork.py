@@ -175,6 +175,8 @@ async def test_a_segment_of_the_origin_put_into_the_fork_is_refused():
             continue
         with pytest.raises(JournalDamaged):
             check(FORK, files=changed(disk, path, disk.content(theirs)))
+        with pytest.raises(JournalDamaged):
+            await collect(SegmentReader.open(FORK, files=changed(disk, path, disk.content(theirs))).read())
     later = [path for path in disk.paths if path.parent == SEGMENTS][-1]
     other = disk.killed()
     other.put(FORK / "journal" / later.name, disk.content(later))

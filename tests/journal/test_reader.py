@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from obzen_runtime.events import DeadLetter, RunCompleted
-from obzen_runtime.journal import Entry, SegmentJournal, SegmentReader
+from obzen_runtime.journal import Entry, SegmentJournal, SegmentOptions, SegmentReader
 from obzen_runtime.journal.reader import Log
 from obzen_runtime.kernel import JournalDamaged, NotFound
 from obzen_runtime.testing import Crashed, SimulatedDisk
-from tests.journal.kit import FIRST, LOCK, RUN, SEGMENTS, WATERMARK, block, collect, entries, flipped, mark, opened, recover
-from tests.journal.test_damage import bounds, changed
+from tests.journal.kit import FIRST, LOCK, RUN, SEGMENTS, WATERMARK, block, collect, entries, flipped, mark, opened, recover, seams
+from tests.journal.test_damage import bounds, changed, written
 
 
 def reader_of(disk):
@@ -141,6 +141,28 @@ async def test_a_reader_finds_a_missing_segment_when_it_comes_there():
         await collect(reader.read())
     with pytest.raises(JournalDamaged, match="the first segment is missing"):
         reader_of(changed(disk, paths[0], None))
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_reader_refuses_segments_that_are_missing_swapped_or_from_another_journal(closed):
+    made = [[block(number, 300)] for number in range(8)]
+    disk = await written(made, closed=closed, segment_bytes=1024)
+    others = seams(SimulatedDisk())
+    others.entropy.next = 77
+    journal = SegmentJournal.open(RUN, options=SegmentOptions(segment_bytes=1024), seams=others)
+    for number in range(8):
+        journal.append([block(100 + number, 300)])
+    foreign = others.files.killed() if not closed else others.files
+    if closed:
+        await journal.close()
+    paths = [path for path in disk.paths if path.parent == SEGMENTS]
+    assert len(paths) == 4
+    for path in paths:
+        for content in (None, foreign.content(path), *(disk.content(other) for other in paths if other != path)):
+            with pytest.raises(JournalDamaged) as caught:
+                await collect(reader_of(changed(disk, path, content)).read())
+            assert caught.value.details["file"]
+    assert await collect(reader_of(disk).read()) == entries(made)
 
 
 async def test_no_journal_is_no_reader():

@@ -9,12 +9,15 @@ import pytest
 from obzen_runtime.events import ActorState, Block, Dropped, RunCompleted, RunStarted
 from obzen_runtime.journal import (
     Fsync,
+    Manifest,
     Os,
     Retention,
+    RunDirectory,
     SegmentJournal,
     SegmentOptions,
     SegmentReader,
     check,
+    fork,
     retention_from,
     retention_text,
     run_started,
@@ -22,7 +25,7 @@ from obzen_runtime.journal import (
 from obzen_runtime.journal.floor import Floor, read_floor
 from obzen_runtime.journal.format import FRAME_HEAD, SEAL_FRAME_BYTES, read_epoch
 from obzen_runtime.journal.retention import Held, dispensable
-from obzen_runtime.kernel import ConfigInvalid, JournalDamaged, NotFound, StorageFailed
+from obzen_runtime.kernel import ConfigInvalid, JournalDamaged, NotFound, StorageFailed, UsageError
 from obzen_runtime.testing import Crashed, SimulatedDisk
 from tests.journal.kit import (
     EPOCH,
@@ -44,6 +47,7 @@ from tests.journal.kit import (
 from tests.journal.test_damage import changed
 
 SMALL = Retention(size=2048)
+BASE = RUN.parent
 FLOOR = RUN / "FLOOR"
 ARCHIVE = Path("/archive")
 STARTED = RunStarted(run_id="r", flow="f", at=1)
@@ -414,6 +418,76 @@ async def test_a_reader_beside_a_writer_that_drops_goes_on_or_is_told():
     assert await ahead.last(frozenset({Block})) == await journal.last(frozenset({Block}))
     assert await ahead.last(frozenset({ActorState})) is None
     await journal.close()
+
+
+class Meanwhile:
+    """A disk on which something else happens just before one call."""
+
+    def __init__(self, disk, number, happens):
+        self.disk = disk
+        self.left = number
+        self.happens = happens
+
+    def __getattr__(self, name):
+        asked = getattr(self.disk, name)
+
+        def call(*arguments, **options):
+            self.left -= 1
+            if self.left == 0:
+                self.happens()
+            return asked(*arguments, **options)
+
+        return call
+
+
+async def read_all(files):
+    reader = SegmentReader.open(RUN, files=files)
+    found = await collect(reader.read())
+    assert [entry.position for entry in found] == list(range(found[0].position, reader.head + 1))
+
+
+async def refresh_and_read(files):
+    reader = SegmentReader.open(RUN, files=files.disk)
+    reader._files = files
+    reader.refresh()
+    assert reader.head >= 20
+
+
+async def check_all(files):
+    assert check(RUN, files=files).head >= 20
+
+
+async def fork_late(files):
+    fork(RunDirectory(RUN, files), BASE, "f", at=20, live=False, seams=seams(files))
+    assert check(BASE / "f", files=files).head >= 20
+
+
+async def fork_early(files):
+    with suppress(UsageError):  # it was dropped before it was looked for
+        fork(RunDirectory(RUN, files), BASE, "f", at=6, live=False, seams=seams(files))
+        assert check(BASE / "f", files=files).head == 7
+
+
+@pytest.mark.parametrize("look", [read_all, refresh_and_read, check_all, fork_late, fork_early])
+async def test_a_drop_in_any_moment_of_whoever_looks_is_never_called_damage(look):
+    number = 0
+    while True:
+        number += 1
+        disk = SimulatedDisk()
+        RunDirectory.create(BASE, "r", disk).write_manifest(Manifest(run_id="r", flow="f"))
+        journal = opened(disk, segment_bytes=1024, retention=SMALL)
+        for ordinal in range(20):
+            journal.append([block(ordinal, 300)])
+        meanwhile = Meanwhile(disk, number, lambda journal=journal: journal.forget(journal.head))
+        with suppress(NotFound):  # it says what is gone
+            await look(meanwhile)
+        await settle()
+        await journal.close()
+        if meanwhile.left > 0:
+            break
+        assert journal.first > 1
+    tell(f"{number} moments of {look.__name__}, none called damage")
+    assert number > 5
 
 
 async def test_a_full_journal_has_room_again_when_something_was_dropped():
