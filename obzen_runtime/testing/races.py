@@ -13,6 +13,7 @@ from obzen_runtime.testing.harness import (
     expect,
     filled,
     following,
+    hold,
     mark,
     positions,
     refused,
@@ -42,7 +43,7 @@ async def what_is_kept_begins_with_the_first(harness: Harness) -> None:
     journal.forget(5)
     await asyncio.sleep(0)
     first = journal.first
-    expect(1 <= first <= 5, True, f"first ({first}) is not above what was forgotten")
+    hold(1 <= first <= 5, f"first is {first}, and what was forgotten ends before 5")
     expect(await positions(journal.read()), list(range(first, journal.head + 1)), "reading from the beginning")
     if first > 1:
         try:
@@ -93,6 +94,20 @@ async def who_is_overtaken_by_forgetting_is_told_or_goes_on_without_a_gap(harnes
     await journal.close()
 
 
+async def an_append_wakes_a_tail_at_whatever_moment_it_comes(harness: Harness) -> None:
+    journal = await filled(harness, 1)
+    tail = journal.tail(2)
+    for passes in range(40):
+        coming = asyncio.ensure_future(following(tail))
+        for _ in range(passes % 20):
+            await asyncio.sleep(0)
+        position = journal.append([mark(passes)])
+        expect(
+            await coming, Entry(position, mark(passes)), f"what is appended {passes % 20} passes of the loop after the tail began to wait"
+        )
+    await journal.close()
+
+
 async def a_tail_keeps_up_with_a_burst_of_frames(harness: Harness) -> None:
     journal = await harness.journal()
     tail = asyncio.ensure_future(every(journal.tail()))
@@ -117,6 +132,15 @@ async def a_tail_that_stands_still_holds_nobody_up(harness: Harness) -> None:
     await asyncio.wait_for(journal.durable(2_000), 10)
     expect([(await following(tail)).position for _ in range(1_999)], list(range(2, 2_001)), "what it missed")
     await asyncio.wait_for(journal.close(), 10)
+
+
+async def a_tail_gives_all_that_was_written_before_the_close(harness: Harness) -> None:
+    journal = await filled(harness, 2)
+    tail = journal.tail()
+    first = await following(tail)
+    journal.append([mark(3), mark(4)])
+    await journal.close()
+    expect([first.position, *await positions(tail)], [1, 2, 3, 4], "what was written behind its back")
 
 
 async def a_tail_left_behind_does_not_hold_up_the_close(harness: Harness) -> None:
@@ -197,7 +221,7 @@ async def the_durable_head_never_goes_back_nor_beyond_the_head(harness: Harness)
     for number in range(500):
         journal.append([mark(number)])
         durable = journal.durable_head
-        expect(before <= durable <= journal.head, True, f"{before} <= {durable} <= {journal.head}")
+        hold(before <= durable <= journal.head, f"durable_head went from {before} to {durable}, and head is {journal.head}")
         before = durable
         if number % 20 == 0:
             await asyncio.sleep(0)
@@ -218,7 +242,7 @@ async def closing_ends_the_wait_for_what_was_never_written(harness: Harness) -> 
     await asyncio.sleep(0)
     await asyncio.wait_for(journal.close(), 10)
     (error,) = await asyncio.wait_for(asyncio.gather(waiting, return_exceptions=True), 10)
-    expect(error is None or isinstance(error, JournalFailed), True, f"the wait ended with {error!r}")
+    hold(error is None or isinstance(error, JournalFailed), f"the wait ended with {error!r}")
 
 
 async def a_cancelled_close_closes_all_the_same(harness: Harness) -> None:
@@ -281,8 +305,10 @@ RACES: tuple[Check, ...] = (
     forgetting_again_nothing_or_too_much_is_fine,
     forgetting_does_not_disturb_who_reads_above,
     who_is_overtaken_by_forgetting_is_told_or_goes_on_without_a_gap,
+    an_append_wakes_a_tail_at_whatever_moment_it_comes,
     a_tail_keeps_up_with_a_burst_of_frames,
     a_tail_that_stands_still_holds_nobody_up,
+    a_tail_gives_all_that_was_written_before_the_close,
     a_tail_left_behind_does_not_hold_up_the_close,
     all_kinds_are_as_good_as_no_filter,
     bounds_and_kinds_go_together,

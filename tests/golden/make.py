@@ -24,6 +24,7 @@ from obzen_runtime.flow import pipeline
 from obzen_runtime.host import opening
 from obzen_runtime.journal import Retention, RunDirectory, SegmentJournal, SegmentOptions, fork, repair
 from obzen_runtime.kernel import VERSION
+from obzen_runtime.testing import samples
 from tests.golden.kit import EXPECTED, HERE, SUMS, Golden, events_of, flows_of, kinds_of, module_of, pack, records_of, sums
 from tests.golden.reading import codecs_of, gone_on, replayed
 
@@ -201,8 +202,8 @@ RUNS: dict[str, tuple[str, Made]] = {
 def make(directory: Path) -> None:
     """Write the runs of a version into its directory."""
     directory.mkdir(exist_ok=True)
-    for name in ("flows.py", "records.py"):
-        shutil.copy(HERE / name, directory / name)
+    shutil.copy(HERE / "flows.py", directory / "flows.py")
+    shutil.copy(samples.__file__, directory / "records.py")
     for old in directory.glob("*.tar.xz"):
         old.unlink()
     expected: dict[str, Golden] = {}

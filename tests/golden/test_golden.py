@@ -103,7 +103,9 @@ def test_every_kind_of_record_and_every_column_is_in_the_newest_golden_runs():
         for each in wrote:
             if type(each) is kind:
                 unused -= {name for name, default in _defaults(kind).items() if getattr(each, name) != default}
-        assert not unused, f"{kind.__name__}: put {unused} into tests/golden/records.py and make the golden runs of the next version"
+        assert not unused, (
+            f"{kind.__name__}: put {unused} into obzen_runtime/testing/samples.py and make the golden runs of the next version"
+        )
 
 
 def _defaults(kind):

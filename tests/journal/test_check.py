@@ -174,5 +174,5 @@ async def test_the_check_of_a_journal_tells_broken_rules_of_its_records():
     journal.append([step(17, stage="a")])
     await journal.close()
     report = checked(disk)
-    assert report.problems == ("position 19: a goes on at ordinal 17, expected 2",)
-    assert report.stages == {"a": 18, "b": 1}
+    assert report.problems == ("position 25: a goes on at ordinal 17, expected 2",)
+    assert report.stages == {"a": 18, "b": 1, "j": 2}

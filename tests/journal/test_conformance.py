@@ -10,7 +10,13 @@ LEVELS = {"os": Os(), "interval": Interval(1), "fsync": Fsync()}
 
 
 def segment_harness(directory, level, **options):
-    return Harness(open=lambda: SegmentJournal.open(directory, options=SegmentOptions(level=level, **options)), survives=True, encodes=True)
+    return Harness(
+        open=lambda: SegmentJournal.open(directory, options=SegmentOptions(level=level, **options)),
+        survives=True,
+        encodes=True,
+        unlock=(directory / "LOCK").unlink,
+        files=lambda: sorted((directory / "journal").glob("*.seg")),
+    )
 
 
 @pytest.mark.parametrize("case", JOURNAL_CASES, ids=str)
@@ -33,9 +39,13 @@ async def test_the_segment_journal_conforms_with_tiny_segments(case, tmp_path):
 
 @pytest.mark.parametrize("case", JOURNAL_CASES, ids=str)
 async def test_the_segment_journal_conforms_on_the_simulated_disk(case, tmp_path):
-    seams = Seams(files=SimulatedDisk())
-    harness = Harness(open=lambda: SegmentJournal.open(tmp_path / "run", seams=seams), survives=True, encodes=True)
-    await case.check(harness)
+    disk, run = SimulatedDisk(), tmp_path / "run"
+    seams = Seams(files=disk)
+    harness = Harness(
+        open=lambda: SegmentJournal.open(run, seams=seams), survives=True, encodes=True, unlock=lambda: disk.put(run / "LOCK", None)
+    )
+    if case.applies(harness):
+        await case.check(harness)
 
 
 @pytest.mark.parametrize("case", JOURNAL_CASES, ids=str)
