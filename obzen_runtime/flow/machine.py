@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from obzen_runtime.fsm import Machine, on
-from obzen_runtime.kernel import ErrorInfo
+from obzen_runtime.kernel import ErrorInfo, UsageError
 
 __all__ = [
     "PIPELINE",
@@ -25,6 +25,9 @@ __all__ = [
     "StageReadinessComplete",
     "StopFlow",
 ]
+
+
+_LONGEST = 10 * 365 * 86_400
 
 
 class Materialize(msgspec.Struct, frozen=True, tag=True):
@@ -76,6 +79,11 @@ class StopFlow(msgspec.Struct, frozen=True, tag=True):
 
     reason: str = "user_stop"
     within: float = 30.0
+    """Seconds; less than ten years."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.within, int | float) or not 0 <= self.within < _LONGEST:
+            raise UsageError(f"within={self.within!r} is no number of seconds", remedy="Give one, such as 30.")
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):

@@ -403,7 +403,7 @@ class Pipeline:
         self.ground.watchdog.end_by(event.within)
 
     async def _escalate(self, event: object) -> None:
-        await self._cancel_stages(Cancel("stop_timeout"))
+        await self._cancel_stages(Cancel("stop_timeout" if self.reason == "user_stop" else self.reason))
 
     async def _cancel_stages(self, event: Cancel) -> None:
         if self.reason != "stop_timeout":

@@ -344,6 +344,61 @@ def test_a_cancel_after_the_deadline_does_not_change_the_reason():
     assert (played.state, played.reason, played.verdict[0].reason) == ("cancelled", "stop_timeout", "stop_timeout")
 
 
+def test_a_deadline_that_passes_after_a_cancel_does_not_change_the_reason():
+    async def beside(pipeline):
+        loop = asyncio.get_running_loop()
+        await until(lambda: pipeline.stages["s"].written > 0)
+        pipeline.command(StopFlow(within=2.0))
+        loop.call_later(1.0, pipeline.command, Cancel())
+
+    played = play(oz.Flow("f", forever() >> waiting(swallows=1)), beside=beside)
+    assert played.seconds > 2.0
+    assert (played.state, played.reason, played.verdict[0].reason) == ("cancelled", "user_cancel", "user_cancel")
+
+
+def test_a_full_journal_stays_the_reason_when_its_stop_takes_too_long():
+    async def beside(pipeline):
+        await until(lambda: pipeline.stages["s"].written > 0)
+        pipeline.command(StopFlow("journal_full", within=2.0))
+
+    played = play(oz.Flow("f", forever() >> waiting()), beside=beside)
+    assert played.seconds == pytest.approx(2.0, abs=0.1)
+    assert (played.state, played.verdict[0].reason) == ("cancelled", "journal_full")
+
+
+@pytest.mark.parametrize("within", [-1, float("nan"), float("inf"), 10**400, "5", None])
+def test_a_stop_within_no_number_of_seconds_is_refused_before_anything_happens(within):
+    with pytest.raises(oz.ObzenError, match="no number of seconds"):
+        StopFlow(within=within)
+
+
+def test_an_escalation_gives_nobody_a_fresh_budget():
+    """What ignores every order is left behind one grace after the first that ends at once, whatever is ordered after it."""
+    release = asyncio.Event()
+
+    @oz.sink
+    async def stubborn(number: int) -> None:
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async def beside(pipeline):
+        loop = asyncio.get_running_loop()
+        await until(lambda: pipeline.stages["s"].written > 0)
+        begun = loop.time()
+        pipeline.command(StopFlow(within=3.0))
+        for later in (2.0, 2.5, 4.0, 6.0):
+            loop.call_later(later, pipeline.command, Cancel())
+        loop.call_later(5.0, pipeline.command, StopFlow(within=100.0))
+        await reached(pipeline, "cancelled")
+        assert loop.time() - begun == pytest.approx(2.0 + pipelines._GRACE, abs=0.1)
+        release.set()
+
+    assert play(oz.Flow("f", ints(1) >> stubborn), beside=beside).reason == "user_cancel"
+
+
 def test_cancel_does_not_wait_for_the_deadline_of_a_stop():
     async def beside(pipeline):
         await until(lambda: pipeline.stages["s"].written > 0)
