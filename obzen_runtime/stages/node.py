@@ -12,14 +12,27 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self, TypeAlias, TypedDict
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypedDict, get_args
 
 import msgspec
 
 from obzen_runtime.kernel import Retry, UsageError
 from obzen_runtime.stages.schema import MISSING, Declared, Parameter, Signature
 
-__all__ = ["Handling", "HandlingKeywords", "Link", "Node", "OnError", "Path", "Port", "Target", "Threads", "threads"]
+__all__ = [
+    "Handling",
+    "HandlingKeywords",
+    "Link",
+    "Node",
+    "OnError",
+    "Path",
+    "Port",
+    "Target",
+    "Threads",
+    "check_called",
+    "check_policy",
+    "threads",
+]
 
 OnError = Literal["dead_letter", "fail", "skip"]
 """What happens to an event whose handler failed: kept with its error, the flow fails, or counted and passed over."""
@@ -28,19 +41,35 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
+def check_policy(on_error: object) -> None:
+    """Raises `UsageError` for what is no `OnError`."""
+    if on_error not in get_args(OnError):
+        raise UsageError(f"on_error={on_error!r} is no policy for events that fail", remedy=f"Give one of {', '.join(get_args(OnError))}.")
+
+
+def _whole(value: object, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
 class Threads(msgspec.Struct, frozen=True, tag="threads"):
     """Run a blocking handler on `count` threads of the stage's own (1 … 256)."""
 
     count: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.count <= 256:
-            raise ValueError(f"threads({self.count}): give 1 to 256 threads")
+        if not _whole(self.count, 1, 256):
+            raise ValueError(f"threads({self.count!r}): give 1 to 256 threads")
 
 
 def threads(count: int) -> Threads:
     """`executor=oz.threads(4)`: the handler may block; up to `count` events are in work at once, in order at the exit."""
     return Threads(count)
+
+
+def check_called(name: str, function: object) -> None:
+    """Raises `UsageError` for a parameter of a decorator that is no function."""
+    if not callable(function):
+        raise UsageError(f"{name}={function!r} is not a function", remedy=f"Write {name}=lambda event: ...")
 
 
 class Handling(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,12 +89,17 @@ class Handling(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds to wait for a batch to fill."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.concurrency <= 10_000:
-            raise ValueError(f"concurrency={self.concurrency}: give 1 to 10000")
-        if not 0 <= self.batch <= 4096:
-            raise ValueError(f"batch={self.batch}: give 1 to 4096, or 0 for one event at a time")
-        if self.within < 0:
-            raise ValueError(f"within={self.within}: seconds cannot be negative")
+        check_policy(self.on_error)
+        if not (self.retry is None or isinstance(self.retry, Retry)):
+            raise ValueError(f"retry={self.retry!r}: give an oz.Retry, such as oz.Retry(attempts=3)")
+        if not (self.executor is None or isinstance(self.executor, Threads)):
+            raise ValueError(f"executor={self.executor!r}: give oz.threads(n)")
+        if not _whole(self.concurrency, 1, 10_000):
+            raise ValueError(f"concurrency={self.concurrency!r}: give 1 to 10000")
+        if not _whole(self.batch, 0, 4096):
+            raise ValueError(f"batch={self.batch!r}: give 1 to 4096, or 0 for one event at a time")
+        if not isinstance(self.within, int | float) or not self.within >= 0:
+            raise ValueError(f"within={self.within!r}: give seconds from 0 on")
         if self.batch and (self.concurrency > 1 or self.executor is not None):
             raise ValueError("batch does not go with concurrency or an executor: a batch is the unit of work")
 

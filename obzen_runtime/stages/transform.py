@@ -63,10 +63,14 @@ def handling(
     function: Callable[..., Any], options: Mapping[str, Any], *, events: int, kind: type[Handling] = Handling
 ) -> tuple[Handling, Any]:
     """Check a handler's options against its shape."""
+    name = getattr(function, "__name__", function)
+    unknown = [option for option in options if option not in kind.__struct_fields__]
+    if unknown:
+        raise UsageError(f"{name} has no option {unknown[0]!r}", remedy=f"It has: {', '.join(sorted(kind.__struct_fields__))}.")
     try:
         checked = kind(**options)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{getattr(function, '__name__', function)}: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from error
     signature = read_handler(function, events=events, context=Context)
     if checked.concurrency > 1 and not signature.asynchronous:
         raise UsageError(

@@ -342,11 +342,23 @@ def test_options_that_do_not_go_together_are_refused_with_the_fix():
         (lists, {"batch": 4097}, "4096"),
         (lists, {"batch": -1}, "4096"),
         (lists, {"batch": 2, "concurrency": 2}, "batch"),
-        (lists, {"batch": 2, "within": -1.0}, "negative"),
+        (lists, {"batch": 2, "within": -1.0}, "seconds"),
         (plain, {"colour": "red"}, "colour"),
+        (plain, {"on_error": "ignore"}, "dead_letter, fail, skip"),
+        (plain, {"retry": 3}, "oz.Retry"),
+        (plain, {"executor": 4}, r"oz.threads\(n\)"),
+        (plain, {"executor": "processes"}, "oz.threads"),
+        (plain, {"ordered": False}, "ordered"),
+        (waits, {"concurrency": "4"}, "10000"),
+        (waits, {"concurrency": 2.0}, "10000"),
+        (lists, {"batch": 2.5}, "4096"),
+        (lists, {"batch": True}, "4096"),
+        (lists, {"batch": 2, "within": "1"}, "seconds"),
+        (lists, {"batch": 2, "within": float("nan")}, "seconds"),
         (plain, {"batch": 2}, "list"),
     ]:
         with pytest.raises(UsageError, match=why):
             oz.transform(**options)(handler)
-    with pytest.raises(ValueError, match="1 to 256"):
-        oz.threads(0)
+    for count in (0, 257, "2", 2.5, True):
+        with pytest.raises(ValueError, match="1 to 256"):
+            oz.threads(count)
