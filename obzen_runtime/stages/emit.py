@@ -2,7 +2,9 @@
 
 import msgspec
 
-__all__ = ["AtEnd", "Each", "Emit", "Every", "at_end", "each", "every"]
+from obzen_runtime.kernel import UsageError
+
+__all__ = ["AtEnd", "Each", "Emit", "Every", "at_end", "check_emit", "each", "every"]
 
 
 class AtEnd(msgspec.Struct, frozen=True, tag="at_end"):
@@ -39,3 +41,9 @@ def each() -> Each:
 def every(count: int) -> Every:
     """Give after every `count` inputs, per key where there are keys, and at the end for what is left."""
     return Every(count)
+
+
+def check_emit(emit: object) -> None:
+    """Raises `UsageError` for what is no policy, such as `oz.each` without its parentheses."""
+    if not isinstance(emit, Emit):
+        raise UsageError(f"emit={emit!r} is not when to give", remedy="Write oz.at_end(), oz.each() or oz.every(n).")

@@ -18,8 +18,8 @@ from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.context import Context
 from obzen_runtime.stages.edge import Entry, Inbox
 from obzen_runtime.stages.machines import JOIN, DrainComplete, ReferenceEnded, Suspend
-from obzen_runtime.stages.node import Handling, HandlingKeywords, Node, Port
-from obzen_runtime.stages.recollect import Recollects
+from obzen_runtime.stages.node import Handling, HandlingKeywords, Node, Port, check_called
+from obzen_runtime.stages.recollect import Recollects, unequal
 from obzen_runtime.stages.refold import Comparison, Past, Range, past_inputs
 from obzen_runtime.stages.schema import Declared
 from obzen_runtime.stages.shared import CONTINUE, Crashed, Log
@@ -74,6 +74,9 @@ def join(
     """
     if how not in ("inner", "left"):
         raise UsageError(f"how={how!r} is no kind of join", remedy="Use 'inner' or 'left'.")
+
+    check_called("stream_key", stream_key)
+    check_called("reference_key", reference_key)
 
     def make(function: Callable[..., Any]) -> Join:
         keywords: HandlingKeywords = {"on_error": on_error}
@@ -192,7 +195,10 @@ class JoinStage(Recollects, Handled):
             offset = made.taken
             made.taken += 1
             try:
-                table[key(item)] = ordinal, item
+                at = key(item)
+                if at != at:  # noqa: PLR0124 - NaN
+                    raise unequal("key", at)
+                table[at] = ordinal, item
             except Exception as error:
                 if self.options.on_error == "fail":
                     self._failing = classify(error)

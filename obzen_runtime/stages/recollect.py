@@ -10,7 +10,7 @@ from typing import Any
 
 from obzen_runtime.events import EndKind, Snapshot
 from obzen_runtime.journal import ArtifactStore
-from obzen_runtime.kernel import ErrorInfo, JournalDamaged, NotFound, ObzenError
+from obzen_runtime.kernel import ErrorInfo, JournalDamaged, NotFound, ObzenError, ValidationFailed
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.refold import Range
@@ -18,10 +18,15 @@ from obzen_runtime.stages.shared import Log
 from obzen_runtime.stages.snapshots import PAGE, UNREADABLE, Keeper, Kind, Unkept, form_of, read_pages
 from obzen_runtime.stages.stage import Stage
 
-__all__ = ["Recollects"]
+__all__ = ["Recollects", "unequal"]
 
 _TURN = 0.0008
 """Seconds after which others may go on."""
+
+
+def unequal(what: str, value: object) -> ValidationFailed:
+    """The failure of an event whose key or rank is not a number: nothing is equal to it, so it is never found or ordered again."""
+    return ValidationFailed(f"the {what} {value!r} is not equal to itself", remedy=f"Give such events another {what}, or drop them before.")
 
 
 class Recollects(Stage):

@@ -21,9 +21,10 @@ from obzen_runtime.events import Block
 from obzen_runtime.kernel import UsageError, classify
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.context import Context
-from obzen_runtime.stages.emit import AtEnd, Each, Emit, Every
+from obzen_runtime.stages.emit import AtEnd, Each, Emit, Every, check_emit
 from obzen_runtime.stages.folding import StatefulStage
-from obzen_runtime.stages.node import Node, OnError
+from obzen_runtime.stages.node import Node, OnError, check_called, check_policy
+from obzen_runtime.stages.recollect import unequal
 from obzen_runtime.stages.schema import Declared, hints_of, read_handler
 from obzen_runtime.stages.shared import Log
 from obzen_runtime.stages.snapshots import NEVER, Shape, same
@@ -83,6 +84,7 @@ class Top(Node):
 
 def fold(initial: A, *, emit: Emit) -> Callable[[Callable[[A, E], A]], Fold]:
     """Describe `function(accumulated, event) -> accumulated` as a fold that starts at `initial`."""
+    check_emit(emit)
 
     def make(function: Callable[[A, E], A]) -> Fold:
         signature = read_handler(function, events=2, context=Context)
@@ -99,6 +101,9 @@ def stateful(*, key: Callable[[Any], Hashable], emit: Emit, on_error: OnError = 
     Mutable defaults are copied for each instance. At run time the name stands for the description; `oz.stage(Name)`
     is its typed view.
     """
+    check_called("key", key)
+    check_emit(emit)
+    check_policy(on_error)
 
     def make(described: type[Any]) -> Any:
         state = _state_class(described)
@@ -116,6 +121,7 @@ def top(count: int, *, by: Callable[[Any], Any], name: str = "top") -> Top:
     """Keep the `count` events with the largest `by(event)` and give them at the end, largest first; ties in order of arrival."""
     if count < 1:
         raise UsageError(f"top({count}) keeps nothing", remedy="Give at least 1.")
+    check_called("by", by)
     return Top(name, by, count=count, by=by)
 
 
@@ -271,6 +277,8 @@ class KeyedStage(StatefulStage):
                     at = key(item)
                     state = states.get(at)
                     if state is None:
+                        if at != at:  # noqa: PLR0124 - NaN
+                            raise unequal("key", at)
                         state = new()
                         fold_into(state, item)
                         states[at] = state
@@ -378,7 +386,10 @@ class TopStage(StatefulStage):
         heap, by, count = self.heap, self.by, self.count
         for offset, item in enumerate(items):
             try:
-                ranked = (by(item), -(first + offset), item)
+                rank = by(item)
+                if rank != rank:  # noqa: PLR0124 - NaN
+                    raise unequal("rank", rank)
+                ranked = (rank, -(first + offset), item)
                 larger = not heap or ranked > heap[0]  # what cannot be compared raises before it is in the heap
                 if len(heap) < count:
                     heapq.heappush(heap, ranked)

@@ -1,5 +1,6 @@
 """Joins: the reference is whole before the first match, and neither side can hold the other up."""
 
+import math
 from collections.abc import AsyncIterator, Iterator
 
 import msgspec
@@ -169,6 +170,19 @@ def test_a_key_that_cannot_be_made_or_used_is_a_dead_letter_on_either_side():
     assert [each.value for each in seen] == [2, 6, 8]
     assert {(letter.upstream, letter.event) for letter in done.letters()} == {("prices", 0), ("s", 0), ("s", 4)}
     assert done["odd"].received == 15
+
+
+def test_a_key_that_is_not_a_number_matches_nothing_and_is_a_dead_letter_of_the_reference():
+    @oz.join(how="inner", stream_key=lambda value: value or math.nan, reference_key=lambda price: price.key or math.nan)
+    def odd(value: int, price: Price) -> Sold:
+        return Sold(value, price.cents)
+
+    done, seen = joined(odd, count=10)
+    drained(done)
+    assert [each.value for each in seen] == [2, 4, 6, 8]
+    assert [(letter.upstream, letter.event, letter.error.message) for letter in done.letters()] == [
+        ("prices", 0, "the key nan is not equal to itself")
+    ]
 
 
 @pytest.mark.parametrize("policy", ["skip", "fail"])

@@ -94,6 +94,32 @@ def test_a_text_for_no_parameter_is_refused():
     assert "none" in refused.value.remedy
 
 
+def given(event: int) -> int:
+    return event
+
+
+@pytest.mark.parametrize(
+    ("describe", "said"),
+    [
+        (lambda: oz.transform(on_error="ignore")(given), "on_error='ignore' is no policy .* Give one of dead_letter, fail, skip"),
+        (lambda: oz.sink(on_error=None)(given), "on_error=None is no policy"),
+        (lambda: oz.join(stream_key=abs, reference_key=abs, on_error="x")(show.handler), "on_error='x' is no policy"),
+        (lambda: oz.stateful(key=abs, emit=oz.each(), on_error="raise"), "on_error='raise' is no policy"),
+        (lambda: oz.transform(retry=3)(given), r"given: retry=3: give an oz.Retry"),
+        (lambda: oz.sink(executor=4)(given), r"given: executor=4: give oz.threads\(n\)"),
+        (lambda: oz.fold(0, emit=oz.each), r"emit=<function each .* Write oz.at_end\(\), oz.each\(\) or oz.every\(n\)"),
+        (lambda: oz.stateful(key=abs, emit="end"), "emit='end' is not when to give"),
+        (lambda: oz.stateful(key="id", emit=oz.each()), "key='id' is not a function. Write key=lambda event"),
+        (lambda: oz.top(3, by=None), "by=None is not a function"),
+        (lambda: oz.join(stream_key=None, reference_key=abs), "stream_key=None is not a function"),
+        (lambda: oz.join(stream_key=abs, reference_key="id"), "reference_key='id' is not a function"),
+    ],
+)
+def test_what_a_decorator_cannot_use_is_refused_where_it_stands(describe, said):
+    with pytest.raises(UsageError, match=said):
+        describe()
+
+
 def test_names_are_plain():
     assert scale.named("other_1").name == "other_1"
     for name in ("", "a b", "1a", "a" * 64, "a-b"):

@@ -1,5 +1,6 @@
 """State: folded in the order taken, given in order, and the same again after every crash."""
 
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -281,6 +282,24 @@ def test_a_key_function_that_fails_is_a_dead_letter():
     drained(done)
     assert seen == [1, 1]
     assert [letter.event for letter in done.letters()] == [0, 2]
+
+
+def test_a_key_that_is_not_a_number_is_a_dead_letter_even_where_it_is_one_and_the_same_object():
+    @oz.stateful(key=lambda value: math.nan if value % 3 == 0 else None, emit=oz.each())
+    class Odd:
+        count: int = 0
+
+        def fold(self, value: int) -> None:
+            self.count += 1
+
+        def emit(self, key: None) -> int:
+            return self.count
+
+    done, seen = through(Odd, count=7)
+    drained(done)
+    assert seen == [1, 2, 3, 4]
+    assert [letter.event for letter in done.letters()] == [0, 3, 6]
+    assert {letter.error.message for letter in done.letters()} == {"the key nan is not equal to itself"}
 
 
 def test_the_policy_of_a_keyed_stage_holds():

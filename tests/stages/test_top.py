@@ -56,10 +56,15 @@ def test_top_survives_a_crash():
     assert crashes
 
 
-def test_a_rank_that_is_no_number_does_not_end_the_flow():
-    done, seen = through(oz.top(2, by=lambda value: math.nan if value == 1 else value), count=5)
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_rank_that_is_no_number_hides_no_other_event_and_is_a_dead_letter(size):
+    done, seen = through(oz.top(size, by=lambda value: math.nan if value in (0, 3) else value), count=5)
     drained(done)
-    assert len(seen) == 2
+    assert seen == [4, 2, 1][:size]
+    assert [(letter.event, letter.error.message) for letter in done.letters()] == [
+        (0, "the rank nan is not equal to itself"),
+        (3, "the rank nan is not equal to itself"),
+    ]
 
 
 def test_top_of_nothing_is_refused():
