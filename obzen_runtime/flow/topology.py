@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from obzen_runtime.kernel import FlowInvalid
-from obzen_runtime.stages import DEAD_LETTERS, DeadLetters, Declared, Join, Link, Node, Path, Sink, Source, payload_problem
+from obzen_runtime.stages import DEAD_LETTERS, DeadLetters, Declared, Join, Link, Node, Path, Sink, Source, payload_problem, same_class
 
 __all__ = ["Arc", "Ignored", "Topology", "ignored"]
 
@@ -241,6 +241,9 @@ class _Reader:
             outputs[name] = declared
             if len(declared) > 256:
                 self.problems.append(f"stage {name!r} declares {len(declared)} types, at most 256")
+            if alike := same_class(declared):
+                texts, kind = " and ".join(each.text for each in alike), alike[0].origin.__name__
+                self.problems.append(f"stage {name!r} gives {texts}, which are both {kind} when they run: give each a struct of its own")
             if not isinstance(node, DeadLetters | Sink) and node.kind != "top":
                 self.problems.extend(f"stage {name!r}: {problem}" for each in declared if (problem := payload_problem(each)) is not None)
         for link in self.links:

@@ -11,11 +11,12 @@ import datetime
 import decimal
 import enum
 import inspect
+import itertools
 import re
 import types
 import typing
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, NamedTuple, TypeVar, Union
 
 import msgspec
@@ -24,7 +25,19 @@ import msgspec.inspect
 from obzen_runtime.kernel import UsageError
 from obzen_runtime.stages.items import At
 
-__all__ = ["MISSING", "Copied", "Declared", "Parameter", "Signature", "copied", "declare", "hints_of", "payload_problem", "read_handler"]
+__all__ = [
+    "MISSING",
+    "Copied",
+    "Declared",
+    "Parameter",
+    "Signature",
+    "copied",
+    "declare",
+    "hints_of",
+    "payload_problem",
+    "read_handler",
+    "same_class",
+]
 
 T = TypeVar("T")
 
@@ -256,8 +269,7 @@ def _literals(annotation: Any) -> Any:
 
 
 def _origin(annotation: Any) -> type:
-    while isinstance(annotation, typing.NewType):
-        annotation = annotation.__supertype__
+    annotation = _renamed(annotation)
     if typing.get_origin(annotation) is Annotated:
         return _origin(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) is typing.Literal:
@@ -284,6 +296,20 @@ def payload_problem(declared: Declared) -> str | None:
     return None
 
 
+def same_class(declared: Sequence[Declared]) -> tuple[Declared, Declared] | None:
+    """Two declared types whose events are of one class, so that nobody could say which of them an event is."""
+    for one, other in itertools.combinations(declared, 2):
+        if one.origin is other.origin and _renamed(one.annotation) != _renamed(other.annotation):
+            return one, other
+    return None
+
+
+def _renamed(annotation: Any) -> Any:
+    while isinstance(annotation, typing.NewType):
+        annotation = annotation.__supertype__
+    return annotation
+
+
 def _foreign(info: msgspec.inspect.Type) -> str:
     """A class inside a type that msgspec does not know; empty when there is none."""
     waiting: list[Any] = [info]
@@ -302,8 +328,7 @@ def _foreign(info: msgspec.inspect.Type) -> str:
 
 def _mutable(annotation: Any, seen: frozenset[Any]) -> str | None:
     """What in a type can change or is unknown, or None."""
-    if isinstance(annotation, typing.NewType):
-        return _mutable(annotation.__supertype__, seen)
+    annotation = _renamed(annotation)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return None if any(extra is copied for extra in arguments[1:]) else _mutable(arguments[0], seen)

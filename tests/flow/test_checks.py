@@ -1,8 +1,9 @@
 """What can be wrong with a graph is found when the flow is described, all of it at once, with names and fixes."""
 
 import decimal
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Generic, Literal, NewType, TypeVar
 
 import msgspec
 import pytest
@@ -25,6 +26,13 @@ class Right(Base, frozen=True):
 
 class Lower(Left, frozen=True):
     pass
+
+
+T = TypeVar("T")
+
+
+class Boxed(msgspec.Struct, Generic[T], frozen=True):
+    value: T
 
 
 @oz.source
@@ -222,6 +230,35 @@ def test_a_payload_that_may_be_anything_is_refused():
         return number
 
     assert any(each.startswith("stage 'given' does not say what it gives") for each in problems(s >> given >> everything))
+
+
+Number = NewType("Number", int)
+
+
+@pytest.mark.parametrize("kind", [tuple[int, ...] | tuple[str, ...], Literal["a"] | str, Boxed[int] | Boxed[str]], ids=str)
+def test_two_payloads_of_one_class_cannot_be_told_apart(kind):
+    def given(number: int):
+        return number
+
+    given.__annotations__["return"] = kind
+    found = the_problem(s >> oz.transform(given) >> everything)
+    assert re.match(r"stage 'given' gives .+ and .+, which are both (tuple|str|Boxed) when they run: give each a struct of", found)
+
+
+def test_names_for_one_type_are_one_payload():
+    @oz.transform
+    def given(number: int) -> int | Number:
+        return number
+
+    oz.Flow("f", s >> given >> k)
+
+
+def test_a_return_annotation_that_is_a_value_is_a_problem_like_any_other():
+    def given(number: int):
+        return number
+
+    given.__annotations__["return"] = 5
+    assert "stage 'given': 5 cannot cross an edge" in the_problem(s >> oz.transform(given) >> everything)
 
 
 @pytest.mark.parametrize("kind", [oz.Copied[list[int]], decimal.Decimal, tuple[int, ...], Base, bytes])
