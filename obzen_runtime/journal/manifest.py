@@ -1,7 +1,12 @@
-"""What was started, written once at the start of a run: enough to find the code again and to see whether it is the same."""
+"""What was started, written once at the start of a run: enough to find the code again and to see whether it is the same.
+
+JSON for people to read, not to edit: a resume takes its parameters from here. So `crc`, the last of its fields, is that
+of all others in their order by name, in hexadecimal; a manifest of a version that wrote none is taken as it is.
+"""
 
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -67,15 +72,25 @@ def write_manifest(path: Path, manifest: Manifest, *, files: Files | None = None
             remedy="Pass a reference (oz.Secret) instead, or allow the place when it is none",
             place=place,
         )
-    (files or SystemFiles()).replace(path, msgspec.json.format(encoded, indent=2) + b"\n")
+    sealed = encoded[:-1] + b',"crc":"%s"}' % _crc(msgspec.json.decode(encoded)).encode()
+    (files or SystemFiles()).replace(path, msgspec.json.format(sealed, indent=2) + b"\n")
+
+
+def _crc(fields: dict[str, Any]) -> str:
+    return f"{crc32(msgspec.json.encode(fields, order='deterministic')):08x}"
 
 
 def read_manifest(path: Path, *, files: Files | None = None) -> Manifest:
     """Read a manifest. Raises `FlowInvalid`: `manifest_missing`, or `manifest_invalid` naming the field."""
     files = files or SystemFiles()
-    if not files.exists(path):
-        raise FlowInvalid(f"{path} is missing", code="manifest_missing", remedy="Give the directory of a run that was started")
-    content = files.read(path)
+    try:
+        if not files.exists(path):
+            raise FlowInvalid(f"{path} is missing", code="manifest_missing", remedy="Give the directory of a run that was started")
+        content = files.read(path)
+    except OSError as error:
+        raise FlowInvalid(
+            f"{path} cannot be read: {error.strerror}", code="manifest_invalid", remedy="Look at the disk and at who may read it"
+        ) from error
     try:
         version = msgspec.json.decode(content, type=_Format).format
         if version > MANIFEST_FORMAT:
@@ -84,8 +99,14 @@ def read_manifest(path: Path, *, files: Files | None = None) -> Manifest:
                 code="manifest_invalid",
                 remedy="Use the version that wrote it, or a newer one",
             )
-        return msgspec.json.decode(content, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FlowInvalid(
-            f"{path} is not a manifest: {error}", code="manifest_invalid", remedy="Restore it from a copy; it is not meant to be edited"
-        ) from error
+        found, fields = msgspec.json.decode(content, type=Manifest), msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _not_written(f"{path} is not a manifest: {error}") from error
+    crc = fields.pop("crc", None)
+    if crc is not None and crc != _crc(fields):
+        raise _not_written(f"{path} is not what was written: its fields do not match their checksum")
+    return found
+
+
+def _not_written(message: str) -> FlowInvalid:
+    return FlowInvalid(message, code="manifest_invalid", remedy="Restore it from a copy; it is not meant to be edited")

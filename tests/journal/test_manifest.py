@@ -5,9 +5,10 @@ import json
 import pytest
 
 from obzen_runtime.journal import MANIFEST_FORMAT, Manifest, read_manifest, write_manifest
+from obzen_runtime.journal.manifest import _crc
 from obzen_runtime.kernel import FlowInvalid, PermissionDenied, RunId, ValidationFailed
 from obzen_runtime.testing import SimulatedDisk
-from tests.journal.kit import RUN
+from tests.journal.kit import RUN, flipped, tell
 
 PATH = RUN / "manifest.json"
 MANIFEST = Manifest(
@@ -95,7 +96,47 @@ def test_a_manifest_that_was_edited_or_is_missing_is_refused_clearly(content, co
 
 
 def test_a_field_of_a_later_version_is_passed_over():
-    assert read_manifest(PATH, files=stored(changed(colour="red"))) == MANIFEST
+    assert read_manifest(PATH, files=stored(changed(crc=None, colour="red"))) == MANIFEST
+    fields = {**json.loads(written()), "colour": "red"}
+    del fields["crc"]
+    later = {**fields, "crc": _crc(fields)}
+    assert read_manifest(PATH, files=stored(json.dumps(later).encode())) == MANIFEST
+
+
+def test_a_manifest_of_an_earlier_version_has_no_checksum_and_is_read():
+    assert read_manifest(PATH, files=stored(without("crc"))) == MANIFEST
+
+
+def test_T_FLIP_a_flipped_bit_anywhere_in_a_manifest_is_refused_or_changes_nothing():
+    content, refused = written(), 0
+    for bit in range(len(content) * 8):
+        try:
+            assert read_manifest(PATH, files=stored(flipped(content, bit))) == MANIFEST, content[max(0, bit // 8 - 20) : bit // 8 + 20]
+        except FlowInvalid as error:
+            refused += error.code == "manifest_invalid"
+    tell(f"{len(content) * 8} bits of a manifest flipped: {refused} refused, 0 taken for what was written")
+    assert refused > len(content) * 8 * 0.9
+
+
+@pytest.mark.parametrize("field", ["parameters", "options"])
+def test_a_manifest_that_is_nested_too_deep_is_refused(field):
+    content = b'{"format":1,"run_id":"x","flow":"f","%s":{"a":' % field.encode() + b"[" * 100_000 + b"]" * 100_000 + b"}}"
+    with pytest.raises(FlowInvalid, match="not a manifest"):
+        read_manifest(PATH, files=stored(content))
+
+
+def test_a_manifest_that_cannot_be_read_is_told_with_the_reason(tmp_path):
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(FlowInvalid, match="Is a directory") as caught:
+        read_manifest(tmp_path / "manifest.json")
+    assert caught.value.code == "manifest_invalid"
+
+
+def test_an_edit_by_hand_is_told():
+    edited = written().replace(b'"2024-01-01"', b'"2024-01-02"')
+    with pytest.raises(FlowInvalid, match="checksum") as caught:
+        read_manifest(PATH, files=stored(edited))
+    assert "not meant to be edited" in caught.value.remedy
 
 
 def test_a_manifest_cut_at_any_byte_is_refused():
