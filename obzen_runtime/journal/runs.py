@@ -73,18 +73,18 @@ class RunDirectory:
         """How many processes have opened the run to write it: 1, and one more each time it was gone on with; 0 when that cannot be read."""
         try:
             found = Place(self.path).read_epoch(self._files)
-        except ObzenError:
+        except (ObzenError, OSError):
             return 0
         return found.number if found is not None else 0
 
     def state(self) -> RunState:
         """How the run stands: judged from who holds the lock and from the last records."""
         place = Place(self.path)
-        if self._files.locked(place.lock):
-            return "running"
         try:
+            if self._files.locked(place.lock):
+                return "running"
             told = newest_records(self._files, place, _TOLD)
-        except ObzenError:
+        except (ObzenError, OSError):
             return "damaged"
         return _ENDS.get(type(told[-1].record), "crashed") if told else "crashed"
 
@@ -99,7 +99,10 @@ class RunSummary(NamedTuple):
 
 
 def list_runs(base: Path, files: Files | None = None) -> list[RunSummary]:
-    """The runs in a directory, the newest first. One that cannot be read is listed, not raised."""
+    """The runs in a directory, the newest first. One that cannot be read is listed, not raised.
+
+    Raises `UsageError` when `base` is a file.
+    """
     files = files or SystemFiles()
     found = []
     for run in _runs(base, files):
@@ -163,8 +166,18 @@ def find_run(base: Path, words: str, files: Files | None = None) -> RunDirectory
 def _runs(base: Path, files: Files) -> list[RunDirectory]:
     if not files.exists(base):
         return []
-    runs = [RunDirectory(base / name, files) for name in files.names(base)]
-    return [run for run in runs if run.exists or files.exists(run.manifest_path)]
+    try:
+        names = files.names(base)
+    except NotADirectoryError as error:
+        raise UsageError(f"{base} is not a directory", remedy="Give the directory that holds the runs") from error
+    return [run for run in (RunDirectory(base / name, files) for name in names) if _is_run(run, files)]
+
+
+def _is_run(run: RunDirectory, files: Files) -> bool:
+    try:
+        return files.exists(run.manifest_path) or run.exists
+    except OSError:  # it may not be looked into
+        return False
 
 
 def _no_run(message: str, names: Sequence[str]) -> NotFound:

@@ -5,7 +5,7 @@ import pytest
 from obzen_runtime.events import Block, RunCancelled, RunCompleted, RunFailed, RunResumed, RunStarted
 from obzen_runtime.journal import Manifest, RunDirectory, SegmentJournal, SegmentOptions, find_run, list_runs
 from obzen_runtime.journal.format import FRAME_MARK
-from obzen_runtime.kernel import ErrorInfo, IdValidationError, NotFound, UsageError
+from obzen_runtime.kernel import ErrorInfo, IdValidationError, NotFound, SystemFiles, UsageError
 from obzen_runtime.testing import SimulatedDisk
 from tests.journal.kit import RUN, block, flipped, mark, seams
 
@@ -133,6 +133,66 @@ async def test_runs_are_listed_newest_first_and_a_broken_one_does_not_hide_the_o
         ("broken", "crashed"),
     ]
     assert [summary.manifest and summary.manifest.started_ms for summary in listed] == [30, 20, 10, None]
+
+
+def test_whatever_stands_among_the_runs_hides_none_of_them(tmp_path):
+    manifest = b'{"format":1,"run_id":"x","flow":"f"}'
+    things = {
+        "manifest-is-a-directory/manifest.json/x": b"",
+        "manifest-is-too-deep/manifest.json": manifest[:-1] + b',"parameters":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}",
+        "journal-is-a-file/manifest.json": manifest,
+        "journal-is-a-file/journal": b"",
+        "segment-is-a-directory/manifest.json": manifest,
+        "segment-is-a-directory/journal/00000000000000000001.seg/x": b"",
+        "epoch-is-a-directory/EPOCH/x": b"",
+        "a-file": b"",
+        "empty/nothing": b"",
+        "only-a-journal-that-is-a-file/journal": b"",
+    }
+    for name, content in things.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (tmp_path / "to-nowhere").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "to-itself").symlink_to(tmp_path / "to-itself")
+    RunDirectory.create(tmp_path, "good").write_manifest(Manifest(run_id="good", flow="g"))
+    listed = {summary.run.run_id: (summary.state, summary.manifest and summary.manifest.flow) for summary in list_runs(tmp_path)}
+    assert listed == {
+        "good": ("crashed", "g"),
+        "journal-is-a-file": ("damaged", "f"),
+        "segment-is-a-directory": ("damaged", "f"),
+        "epoch-is-a-directory": ("crashed", None),
+        "manifest-is-a-directory": ("crashed", None),
+        "manifest-is-too-deep": ("crashed", None),
+    }
+    assert RunDirectory(tmp_path / "epoch-is-a-directory").epoch == 0
+    with pytest.raises(UsageError, match="is not a directory"):
+        list_runs(tmp_path / "a-file")
+
+
+def test_a_directory_that_may_not_be_looked_into_is_no_run(tmp_path, monkeypatch):
+    for name in ("mine", "theirs"):
+        RunDirectory.create(tmp_path, name).write_manifest(Manifest(run_id=name, flow="f"))
+    exists = SystemFiles.exists
+
+    def refused(self, path):
+        if "theirs" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(self, path)
+
+    monkeypatch.setattr(SystemFiles, "exists", refused)
+    assert [summary.run.run_id for summary in list_runs(tmp_path)] == ["mine"]
+
+
+async def test_how_often_a_run_was_opened_is_read_from_its_epoch():
+    disk = SimulatedDisk()
+    run = await run_of(disk, "r", STARTED)
+    assert run.epoch == 1
+    await SegmentJournal.open(run.path, seams=seams(disk)).close()
+    assert run.epoch == 2
+    disk.put(run.path / "EPOCH", b"2 x")
+    assert run.epoch == 0
+    assert RunDirectory(BASE / "none", disk).epoch == 0
 
 
 async def test_a_run_is_found_by_what_a_user_says():
