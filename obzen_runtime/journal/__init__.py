@@ -9,7 +9,7 @@ from obzen_runtime.journal.memory import MemoryJournal
 from obzen_runtime.journal.reader import SegmentReader
 from obzen_runtime.journal.recovery import Recovery
 from obzen_runtime.journal.repair import RepairReport, repair
-from obzen_runtime.journal.retention import Retention, retention_from, retention_text
+from obzen_runtime.journal.retention import Retention, retention_from
 from obzen_runtime.journal.runs import RunDirectory, RunState, RunSummary, find_run, list_runs, run_started
 from obzen_runtime.journal.segments import SegmentJournal, SegmentOptions
 
@@ -46,7 +46,6 @@ __all__ = [
     "read_manifest",
     "repair",
     "retention_from",
-    "retention_text",
     "run_started",
     "write_manifest",
 ]

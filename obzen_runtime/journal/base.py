@@ -10,7 +10,9 @@ level's business:
     fsync          `durable` returns when the record survives a power cut; syncs are grouped
 """
 
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
@@ -45,20 +47,20 @@ class Fsync(msgspec.Struct, frozen=True, tag="fsync"):
 
 Level = Memory | Os | Interval | Fsync
 
+_NAMED: Mapping[str, Level] = MappingProxyType({"memory": Memory(), "os": Os(), "fsync": Fsync()})
+_INTERVAL = re.compile(r"interval\(\s*([0-9]{1,12})\s*\)")
+
 
 def level_from(text: str | Level) -> Level:
     """`"os"`, `"fsync"`, `"memory"`, `"interval(50)"` or a level itself."""
-    if not isinstance(text, str):
+    if isinstance(text, Level):
         return text
-    match text.strip().lower().replace(")", "").split("("):
-        case ["memory"]:
-            return Memory()
-        case ["os"]:
-            return Os()
-        case ["fsync"]:
-            return Fsync()
-        case ["interval", ms] if ms.strip().isdigit():
-            return Interval(int(ms))
+    words = text.strip().lower() if isinstance(text, str) else ""
+    if words in _NAMED:
+        return _NAMED[words]
+    interval = _INTERVAL.fullmatch(words)
+    if interval is not None:
+        return Interval(int(interval[1]))
     raise ConfigInvalid(f"unknown durability {text!r}", remedy="Use os, fsync, interval(MILLISECONDS) or memory.")
 
 

@@ -8,12 +8,12 @@ import msgspec
 
 from obzen_runtime.kernel import ConfigInvalid
 
-__all__ = ["Held", "Retention", "dispensable", "retention_from", "retention_text"]
+__all__ = ["Held", "Retention", "dispensable", "retention_from"]
 
 _LEAST_BYTES = 512
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SIZES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
-_AMOUNT = re.compile(r"(\d{1,12})\s*([a-z]+)")
+_AMOUNT = re.compile(r"([0-9]{1,12})\s*([a-z]+)")
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +44,8 @@ def retention_from(text: str | Retention, *, archive: str = "") -> Retention:
     """`all`, an age (`90s`, `30m`, `12h`, `7d`, `2w`), a size (`500MB`, `10GiB`), or both with a comma between. Raises `ConfigInvalid`."""
     if isinstance(text, Retention):
         return text
+    if not isinstance(text, str):
+        raise _unknown(text)
     seconds: int | None = None
     size: int | None = None
     for part in text.lower().split(","):
@@ -54,15 +56,12 @@ def retention_from(text: str | Retention, *, archive: str = "") -> Retention:
         elif unit in _SIZES and size is None:
             size = amount * _SIZES[unit]
         elif part.strip() != "all" or text.strip().lower() != "all":
-            raise ConfigInvalid(f"unknown retention {text!r}", remedy="Use all, an age such as 7d, a size such as 10GiB, or 7d,10GiB")
+            raise _unknown(text)
     return Retention(seconds=seconds, size=size, archive=archive)
 
 
-def retention_text(retention: Retention) -> str:
-    """How a retention is written on the command line, without its archive."""
-    parts = [f"{retention.seconds:.0f}s"] if retention.seconds is not None else []
-    parts += [f"{retention.size}b"] if retention.size is not None else []
-    return ",".join(parts) or "all"
+def _unknown(text: object) -> ConfigInvalid:
+    return ConfigInvalid(f"unknown retention {text!r}", remedy="Use all, an age such as 7d, a size such as 10GiB, or 7d,10GiB")
 
 
 class Held(NamedTuple):

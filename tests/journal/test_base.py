@@ -24,7 +24,11 @@ def test_a_level_is_known_by_its_name(text, level):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "disk", "interval", "interval(x)", "interval(-1)", "interval(0)", "interval(60001)", "os(1)", "fsync(2)"]
+    "text",
+    [
+        *("", "disk", "interval", "interval(x)", "interval(-1)", "interval(0)", "interval(60001)", "os(1)", "fsync(2)"),
+        *("interval(²)", "interval(١٢)", "interval(50", "interval(5)0", "o)s", "interval(" + "9" * 5000 + ")", 50, None, b"os"),
+    ],
 )
 def test_an_unknown_level_is_refused_with_what_there_is(text):
     with pytest.raises(ConfigInvalid) as caught:

@@ -19,7 +19,6 @@ from obzen_runtime.journal import (
     check,
     fork,
     retention_from,
-    retention_text,
     run_started,
 )
 from obzen_runtime.journal.floor import Floor, read_floor
@@ -60,11 +59,9 @@ def test_a_retention_is_read_from_words():
     assert retention_from("10GiB") == Retention(size=10 << 30)
     assert retention_from("2w, 500MB", archive="a") == Retention(seconds=14 * 86_400, size=500_000_000, archive="a")
     assert retention_from(SMALL) is SMALL
-    for kept in (Retention(), Retention(seconds=90), Retention(size=1 << 20, seconds=60)):
-        assert retention_from(retention_text(kept)) == kept
 
 
-@pytest.mark.parametrize("text", ["", "7", "d", "7x", "-1d", "all,7d", "7d,8d", "1GB,2GB", "0d", "0b", "1.5h", "7d,", "1b"])
+@pytest.mark.parametrize("text", ["", "7", "d", "7x", "-1d", "all,7d", "7d,8d", "1GB,2GB", "0d", "0b", "1.5h", "7d,", "1b", "٣d", None, 7])
 def test_words_that_name_no_retention_are_refused(text):
     with pytest.raises(ConfigInvalid) as caught:
         retention_from(text)
