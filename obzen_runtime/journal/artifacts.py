@@ -15,10 +15,12 @@ class ArtifactStore:
         self._files = files or SystemFiles()
 
     def put(self, content: bytes) -> ArtifactId:
-        """Keep the bytes, atomically and durably, and return their name. Blocks for two syncs when they are new. Raises OSError."""
+        """Keep the bytes, atomically and durably, and return their name. Blocks for two or three syncs. Raises OSError."""
         name = artifact_id(content)
         path = self._path(name)
         if self._files.exists(path) and self._files.read(path) == content:
+            self._files.sync_directory(path.parent)  # who put it may have died before the disk knew its name
+            self._files.sync_directory(self.directory)
             return name
         if not self._files.exists(path.parent):
             self._files.make_directory(path.parent)

@@ -9,6 +9,7 @@ import mmap
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -220,13 +221,18 @@ class SystemFiles:
         temporary = path.with_name(f".{path.name}.new")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(fd, view) :]
-            _sync(fd)
-        finally:
-            os.close(fd)
-        temporary.replace(path)
+            try:
+                view = memoryview(content)
+                while view:
+                    view = view[os.write(fd, view) :]
+                _sync(fd)
+            finally:
+                os.close(fd)
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):  # a full disk keeps no room for what was not finished
+                temporary.unlink()
+            raise
         self.sync_directory(path.parent)
 
     def remove(self, path: Path) -> None:

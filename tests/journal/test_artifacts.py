@@ -37,6 +37,20 @@ def test_what_is_put_survives_a_power_cut():
     assert ArtifactStore(RUN / "artifacts", disk.power_cut()).get(name) == b"x"
 
 
+def test_what_a_dead_process_had_put_without_its_name_being_durable_is_durable_after_it_is_put_again():
+    disk = SimulatedDisk()
+    store = ArtifactStore(RUN / "artifacts", disk)
+    name = hashlib.sha256(b"x").hexdigest()
+    disk.make_directory(store.directory / name[:2])
+    file = disk.open_append(store.directory / name[:2] / name[2:], create=True)
+    file.write((b"x",))
+    file.sync()
+    again = ArtifactStore(RUN / "artifacts", disk.killed())
+    assert again.put(b"x") == name
+    assert ArtifactStore(RUN / "artifacts", again._files.power_cut()).get(name) == b"x"
+    assert [path.name for operation, path in again._files.faults.calls if operation == "sync_directory"] == [name[:2], "artifacts"]
+
+
 def test_what_is_not_there_is_said(tmp_path):
     store = ArtifactStore(tmp_path)
     with pytest.raises(NotFound) as caught:

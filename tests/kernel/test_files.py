@@ -144,6 +144,7 @@ def test_replace_leaves_the_old_or_the_new_and_nothing_else(disk, tmp_path, monk
     with pytest.raises(OSError, match="I/O error"):
         disk.replace(path, b"new content")
     assert path.read_bytes() == b"old"
+    assert disk.names(tmp_path) == ["state"]
     monkeypatch.setattr(os, "fdatasync", real)
     disk.replace(path, b"new")
     assert path.read_bytes() == b"new"
