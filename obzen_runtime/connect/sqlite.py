@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from obzen_runtime.connect.payload import Field, checked, fields_of
-from obzen_runtime.kernel import IoFailed, ObzenError, Transient, UsageError
+from obzen_runtime.connect.reading import refusal
+from obzen_runtime.kernel import IoFailed, ObzenError, Transient, UsageError, ValidationFailed
 from obzen_runtime.stages import Sink, sink
 
 __all__ = ["sqlite_sink"]
@@ -37,8 +38,8 @@ def sqlite_sink(name: str, kind: type[Any], *, path: Path | str, table: str) -> 
 
     A database and a table that are missing are made, with a column for each encoded field name; a table that is there
     must have them, and rows are added to what it holds. Whole numbers and truths are INTEGER, floats REAL, texts TEXT,
-    bytes BLOB; dates (ISO 8601), UUIDs, decimals and spans are TEXT, enums what their value is; None is NULL. `path` and
-    `table` are parameters: `--set name.path=…`.
+    bytes BLOB; dates (ISO 8601), UUIDs, decimals and spans are TEXT, enums what their value is; None is NULL, and so is
+    NaN, which SQLite does not have. `path` and `table` are parameters: `--set name.path=…`.
     """
     kind = checked("sqlite_sink", kind)
     fields = fields_of("sqlite_sink", kind)
@@ -91,10 +92,14 @@ class TableWriter:
     def stored(self, run: str, stage: str) -> bytes | None:
         """Open the database, make what is missing, and give the position stored last for this sink of this run."""
         self._owner = (run, stage)
+        if str(self.path) == ":memory:":
+            raise UsageError("sqlite_sink: a database in memory is gone when the run ends", remedy="Give the path of a file.")
         try:
             database = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None)
             self._database = database
             found = self._prepared(database)
+        except ValueError as error:
+            raise refusal(self.path, "open", error) from error
         except sqlite3.Error as error:
             raise self._refusal("open", error) from error
         return bytes(found[0]) if found is not None else None
@@ -111,7 +116,7 @@ class TableWriter:
         return database.execute("SELECT position FROM obzen_position WHERE run = ? AND stage = ?", self._owner).fetchone()
 
     def add(self, events: list[Any]) -> None:
-        """Store events; raises what a value raises that fits no column or breaks a constraint, and then none is stored.
+        """Store events. Raises `ValidationFailed` when a value fits no column or breaks a constraint, and then none is stored.
 
         That the database itself fails is no event's failure: `commit` tells it.
         """
@@ -133,7 +138,9 @@ class TableWriter:
             if isinstance(error, sqlite3.Error) and not isinstance(error, _OF_A_ROW):
                 self._broken = error
                 return
-            raise
+            raise ValidationFailed(
+                f"table {self._table} refuses the row: {error}", code="bad_row", remedy="Correct the event, or what the table asks of it."
+            ) from error
 
     def commit(self, position: bytes) -> None:
         """Commit what was stored, with this position. Raises `Transient` while another process holds the database, else `IoFailed`."""

@@ -12,7 +12,7 @@ import pytest
 
 import obzen_runtime as oz
 from obzen_runtime.connect import sqlite_sink
-from obzen_runtime.kernel import IoFailed, UsageError
+from obzen_runtime.kernel import IoFailed, UsageError, ValidationFailed
 from tests.connect.kit import Colour, Every, Row
 from tests.flow.kit import play
 
@@ -129,14 +129,18 @@ def test_a_row_that_fits_no_column_or_breaks_a_constraint_is_a_dead_letter_and_t
     played = play(flow(path, events))
     assert (played.state, played.error) == ("drained", None)
     assert [letter.event for letter in played.of(oz.DeadLetter)] == [1, 2]
-    assert "UNIQUE" in played.of(oz.DeadLetter)[0].error.message
+    assert [(letter.error.code, letter.error.message) for letter in played.of(oz.DeadLetter)] == [
+        ("bad_row", "table rows refuses the row: UNIQUE constraint failed: rows.id"),
+        ("bad_row", "table rows refuses the row: CHECK constraint failed: text <> 'bad'"),
+    ]
+    assert played.of(oz.DeadLetter)[0].error.remedy == "Correct the event, or what the table asks of it."
     assert found(path) == [(1, "a", None, "x"), (4, "c", None, "x"), (2**63 - 1, "b", None, "x")]
 
 
 def test_a_number_beyond_64_bits_is_refused_alone(path):
     writer = opened(path)
     writer.write([Row(1, "a")])
-    with pytest.raises(OverflowError):
+    with pytest.raises(ValidationFailed, match="refuses the row: Python int too large"):
         writer.write([Row(2, "b"), Row(2**63, "c")])
     writer.write([Row(3, "d")])
     writer.commit(b"")
@@ -208,6 +212,13 @@ def test_what_cannot_be_a_table_is_refused_when_it_is_described_or_opened(path, 
         opened(path)
     with pytest.raises(IoFailed, match="unable to open database file"):
         opened(tmp_path / "no" / "db")
+    with pytest.raises(IoFailed, match=r"cannot open 'a\\x00b': no file can be called that"):
+        opened("a\0b")
+    with pytest.raises(UsageError, match="a database in memory is gone when the run ends"):
+        opened(":memory:")
+    wide = msgspec.defstruct("Wide", [(f"f{number}", int) for number in range(2001)])
+    with pytest.raises(UsageError, match=r"Wide has 2001 fields, a table has at most 2000 columns"):
+        table(path, wide)
     (tmp_path / "text").write_text("this is no database, but a text of some length")
     with pytest.raises(IoFailed, match="not a database"):
         opened(tmp_path / "text")
