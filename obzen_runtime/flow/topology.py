@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
-from obzen_runtime.kernel import FlowInvalid
+from obzen_runtime.kernel import FlowInvalid, UsageError
 from obzen_runtime.stages import DEAD_LETTERS, DeadLetters, Declared, Join, Link, Node, Path, Sink, Source, payload_problem, same_class
 
 __all__ = ["Arc", "Ignored", "Topology", "ignored"]
@@ -22,6 +22,11 @@ class Ignored:
 
 def ignored(*types: type) -> Ignored:
     """Say that events of these types need no consumer: `oz.Flow(..., oz.ignored(Declined))`."""
+    for each in types:
+        if not isinstance(each, type):
+            raise UsageError(
+                f"oz.ignored({each!r}): {each!r} is no class", remedy="Give the classes of events, such as oz.ignored(Declined)."
+            )
     return Ignored(types)
 
 
@@ -85,10 +90,9 @@ class _Reader:
             order = self._order()
             self._parameters()
             self._files()
-            if order is not None:
-                self.topology.nodes = {name: nodes[name] for name in order}
-                self._types(order)
-                self._overflow()
+            self.topology.nodes = {name: nodes[name] for name in order}
+            self._types(order)
+            self._overflow()
         if self.problems:
             count = len(self.problems)
             raise FlowInvalid(f"flow {self.topology.name!r} has {count} problem{'s' if count > 1 else ''}", problems=tuple(self.problems))
@@ -186,8 +190,8 @@ class _Reader:
                 "make a flow of its own of each part"
             )
 
-    def _order(self) -> list[str] | None:
-        """Stages in an order in which every stage stands behind those it reads; None when there is a cycle."""
+    def _order(self) -> list[str]:
+        """Stages in an order in which every stage stands behind those it reads; those of a circle and behind it at the end."""
         waiting = {name: len(self.before[name]) for name in self.topology.nodes}
         order = [name for name, count in waiting.items() if not count]
         for name in order:
@@ -195,11 +199,11 @@ class _Reader:
                 waiting[target] -= 1
                 if not waiting[target]:
                     order.append(target)
-        if len(order) == len(waiting):
-            return order
-        cycle = self._cycle({name for name in waiting if name not in order})
-        self.problems.append(f"it goes round in a circle: {' >> '.join([*cycle, cycle[0]])}: take out one of these edges")
-        return None
+        among = [name for name in waiting if name not in order]
+        if among:
+            cycle = self._cycle(set(among))
+            self.problems.append(f"it goes round in a circle: {' >> '.join([*cycle, cycle[0]])}: take out one of these edges")
+        return [*order, *among]
 
     def _cycle(self, among: set[str]) -> list[str]:
         walk = [min(among)]

@@ -287,6 +287,28 @@ def test_five_faults_come_in_one_error():
     assert all(": " in each for each in found), "each names what is wrong and what to do"
 
 
+def test_types_are_judged_also_where_the_flow_goes_round_in_a_circle():
+    @oz.transform
+    def given(number: int) -> list[int]:
+        return [number]
+
+    found = problems(s >> t >> u >> given >> everything, u >> t, texts >> t)
+    for part in ("it goes round in a circle: t >> u >> t", "stage 'given': list[int] cannot cross", "texts >> t: texts gives str"):
+        assert sum(part in each for each in found) == 1, (part, found)
+    assert len(found) == 3
+
+
+def test_what_stands_in_a_circle_is_judged_by_what_it_says_itself():
+    found = problems(s >> t >> oz.top(3, by=int) >> u >> k, u >> t)
+    assert found == ["it goes round in a circle: t >> top >> u >> t: take out one of these edges"]
+
+
+@pytest.mark.parametrize("kind", ["Right", 3, Left(1), int | str], ids=str)
+def test_what_is_ignored_is_a_class(kind):
+    with pytest.raises(UsageError, match="is no class"):
+        oz.ignored(kind)
+
+
 def test_a_flow_that_lacks_only_parameters_may_be_described_and_bound_later():
     @oz.source
     def rows(path: str) -> Iterator[int]:
