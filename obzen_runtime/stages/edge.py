@@ -16,6 +16,8 @@ from obzen_runtime.kernel import Wake
 
 __all__ = ["Edge", "Entry", "Inbox", "Place", "Window", "time_of"]
 
+_WIDEST = 16
+
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
     """How much may wait on one edge."""
@@ -129,6 +131,8 @@ class Edge:
         self.target = target
         self.inbox = inbox
         self.window = window
+        self.most = window.events
+        """Events that may wait now: the window's, or more once it was widened."""
         self.spills = spills
         self.routed: dict[type, bool] | None = None
         """Per event class whether the consumer takes it; None delivers everything."""
@@ -158,12 +162,18 @@ class Edge:
             return 1 << 30
         if self.size >= self.window.size:
             return 0
-        return max(0, self.window.events - self.events)
+        return max(0, self.most - self.events)
 
     @property
     def ready(self) -> bool:
         """Whether a writer should go on: a quarter of the window is free, so that blocks stay large."""
-        return self.credit * 4 >= self.window.events
+        return self.credit * 4 >= self.most
+
+    def widen(self) -> None:
+        """Let twice as many events wait, up to sixteen windows; the window's bytes stay what they are."""
+        self.most = min(2 * self.most, _WIDEST * self.window.events)
+        if self.ready and self.writer is not None:
+            self.writer.set()
 
     def offer(self, items: Sequence[Any], kinds: set[type], place: Place, size: int) -> None:
         """Hand over the block that stands at `place`; `kinds` are the classes of its items."""

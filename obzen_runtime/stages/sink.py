@@ -515,6 +515,9 @@ class SinkStage(Handled):
     async def _wait_durable(self, position: int) -> None:
         try:
             await self.journal.durable(position)
+            for edge in self.inputs:
+                if not edge.ready:  # what is written during a sync must fit, or the disk and the flow wait for each other in turn
+                    edge.widen()
         except Exception as error:
             self._undurable = classify(error)
         finally:

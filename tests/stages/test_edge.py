@@ -58,6 +58,19 @@ def test_credit_is_what_is_left_of_the_window():
     assert (made.delivered, made.accounted, made.name) == (10, 0, "a -> b")
 
 
+def test_a_window_widens_to_sixteen_times_its_events_and_wakes_the_writer_that_waits():
+    made = edge(events=8, size=1000)
+    offer(made, *range(8))
+    assert (made.ready, made.writer.count) == (False, 0)
+    for most in (16, 32, 64, 128, 128):
+        made.widen()
+        assert (made.most, made.credit) == (most, most - 8)
+    assert made.writer.count == 5
+    offer(made, 9, base=8, size=1000)
+    made.widen()
+    assert (made.credit, made.writer.count) == (0, 5), "its bytes are what they were"
+
+
 def test_bytes_are_credit_too():
     made = edge(events=100, size=10)
     offer(made, 1, size=9)
