@@ -7,8 +7,9 @@ import msgspec
 import typer
 
 from obzen_runtime.cli.command import EXIT_DAMAGED
-from obzen_runtime.cli.find import WhichOptions, near, which
+from obzen_runtime.cli.find import WhichOptions, which
 from obzen_runtime.cli.say import say
+from obzen_runtime.host import near
 from obzen_runtime.journal import CheckReport, RunDirectory, check
 from obzen_runtime.kernel import JournalDamaged, NotFound
 

@@ -14,11 +14,12 @@ from typing import Annotated, TextIO
 import msgspec
 import typer
 
-from obzen_runtime.cli.find import WhichOptions, near, which
+from obzen_runtime.cli.find import WhichOptions, which
 from obzen_runtime.cli.inspect import Events, check_stage, concerns
 from obzen_runtime.cli.say import hint
 from obzen_runtime.cli.show import Event, json_text, kind_of
 from obzen_runtime.events import Block, DeadLetter, Record, StageInfo
+from obzen_runtime.host import near
 from obzen_runtime.journal import SegmentReader, run_started
 from obzen_runtime.kernel import UsageError
 

@@ -9,7 +9,7 @@ from obzen_runtime.cli.command import Common
 from obzen_runtime.journal import RunDirectory, find_run
 from obzen_runtime.kernel import NotFound, UsageError
 
-__all__ = ["Last", "Run", "Runs", "RunsOptions", "WhichOptions", "near", "which"]
+__all__ = ["Last", "Run", "Runs", "RunsOptions", "WhichOptions", "which"]
 
 
 Runs = Annotated[str, typer.Option("--runs", "--journal", metavar="DIR", help="The directory that holds the runs.")]
@@ -43,10 +43,3 @@ def which(options: WhichOptions) -> RunDirectory:
     if "/" in options.run and not here.path.exists():
         raise NotFound(f"there is no directory {options.run}", code="run_not_found", remedy="List the runs with `obzen runs`")
     return find_run(base, options.run)
-
-
-def near(directory: str | Path) -> str:
-    """A run's directory as seen from here where it lies beneath, in a form that every command takes as a path."""
-    whole, here = Path(directory).resolve(), Path.cwd()
-    text = str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
-    return text if "/" in text else f"./{text}"

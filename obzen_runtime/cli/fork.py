@@ -5,8 +5,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from obzen_runtime.cli.find import WhichOptions, near, which
+from obzen_runtime.cli.find import WhichOptions, which
 from obzen_runtime.cli.say import hint, say
+from obzen_runtime.host import near
 from obzen_runtime.journal import fork
 from obzen_runtime.kernel import RUN_ID, SystemClock, SystemEntropy, new_run_id
 

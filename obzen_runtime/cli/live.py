@@ -21,6 +21,11 @@ _PERIOD = 0.2
 _RATE_SAMPLES = 6  # the last second, at five samples a second
 _LOG_PERIOD = 5.0
 _HEAD = ("stage", "state", "in", "out", "events/s", "waiting", "dead", "progress")
+_DEAD = _HEAD.index("dead")
+_SPARE = tuple(map(_HEAD.index, ("waiting", "events/s", "out", "state", "progress", "in")))
+"""Columns that go where the terminal is narrow, the first to go first."""
+_SUSPENDING = "suspending"
+_ASIDE = {_SUSPENDING: "suspending (a second Ctrl-C cancels)"}
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,13 +61,30 @@ def render(shown: Snapshot, width: int = 80, height: int = 24) -> list[str]:
     rows = [_HEAD, *map(_cells, shown.rows)]
     cut = len(rows) - max(2, height - 3)
     if cut > 0:
-        rows = [*rows[: -cut - 1], (f"… and {cut + 1} more stages", *("" for _ in _HEAD[1:]))]
-    used = [column for column in range(len(_HEAD)) if column < 5 or any(row[column] for row in rows[1:])]
-    widths = [max(cell_len(row[column]) for row in rows) for column in used]
+        rows = [*rows[: -cut - 1], _others(shown.rows[-cut - 1 :])]
     place = f"  {shown.place}" if shown.place else ""
-    lines = [f"{shown.flow}: {shown.state}  {_time(shown.seconds)}{place}"]
-    lines += ["  ".join(_aligned(row[column], wide, column) for column, wide in zip(used, widths, strict=True)).rstrip() for row in rows]
+    lines = [f"{shown.flow}: {_ASIDE.get(shown.state, shown.state)}  {_time(shown.seconds)}{place}"]
+    widths = _widths(rows, width)
+    lines += ["  ".join(_aligned(row[column], wide, column) for column, wide in widths.items()).rstrip() for row in rows]
     return [line if cell_len(line) < width else set_cell_size(line, max(1, width - 2)) + "…" for line in lines]
+
+
+def _others(rows: Sequence[Row]) -> tuple[str, ...]:
+    """One line for the stages that have no room; what has died there is told all the same."""
+    cells = [f"… and {len(rows)} more stages", *("" for _ in _HEAD[1:])]
+    cells[_DEAD] = _count(sum(row.dead for row in rows))
+    return tuple(cells)
+
+
+def _widths(rows: Sequence[tuple[str, ...]], width: int) -> dict[int, int]:
+    """The columns that are shown, those that say something as far as they fit, with their widths."""
+    used = [column for column in range(len(_HEAD)) if column < 5 or any(row[column] for row in rows[1:])]
+    widths = {column: max(cell_len(row[column]) for row in rows) for column in used}
+    for column in _SPARE:
+        if sum(widths.values()) + 2 * len(widths) - 2 < width:
+            break
+        widths.pop(column, None)
+    return widths
 
 
 def _aligned(cell: str, wide: int, column: int) -> str:
@@ -74,13 +96,23 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.name,
         row.state,
-        f"{row.received:,}" if row.received else "",
-        f"{row.emitted:,}" if row.emitted else "",
-        f"{row.rate:,.0f}" if row.rate else "",
-        f"{row.waiting:,}" if row.waiting else "",
-        f"{row.dead:,}" if row.dead else "",
+        _count(row.received),
+        _count(row.emitted),
+        _rate(row.rate),
+        _count(row.waiting),
+        _count(row.dead),
         f"{row.progress:.0%}" if row.progress is not None else "",
     )
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number else ""
+
+
+def _rate(rate: float) -> str:
+    if rate < 9.95:
+        return f"{rate:.1f}" if rate >= 0.05 else ""
+    return f"{rate:,.0f}"
 
 
 def _time(seconds: float) -> str:
@@ -171,9 +203,15 @@ class Lines:
             return
         place = f" in {handle.directory}" if handle.directory else " in memory"
         hint(f"{handle.flow.name}: run {handle.run_id} {'resumed' if handle.resumed else 'started'}{place}")
+        said = time.monotonic()
+        suspending = False
         while True:
-            await asyncio.sleep(_LOG_PERIOD)
-            hint(line(snapshot(handle, "", time.monotonic() - self._began, {})))
+            await asyncio.sleep(_PERIOD)
+            asked, suspending = handle.state == _SUSPENDING and not suspending, handle.state == _SUSPENDING
+            now = time.monotonic()
+            if asked or now - said >= _LOG_PERIOD:
+                said = now
+                hint(line(snapshot(handle, "", now - self._began, {})))
 
     def finish(self) -> None:
         """The footer says how it ended."""
@@ -182,7 +220,8 @@ class Lines:
 def line(shown: Snapshot) -> str:
     """A run in one line."""
     dead = sum(row.dead for row in shown.rows)
-    return f"{shown.flow}: {shown.state} {_time(shown.seconds)}, {_counts(shown.rows)}{f', {dead:,} dead letters' if dead else ''}"
+    letters = f", {dead:,} dead letter{'s' if dead > 1 else ''}" if dead else ""
+    return f"{shown.flow}: {_ASIDE.get(shown.state, shown.state)} {_time(shown.seconds)}, {_counts(shown.rows)}{letters}"
 
 
 def _counts(rows: Sequence[Row]) -> str:

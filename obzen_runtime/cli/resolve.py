@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 import typer
 
-from obzen_runtime.cli.find import WhichOptions, near, which
+from obzen_runtime.cli.find import WhichOptions, which
 from obzen_runtime.cli.say import hint, say
 from obzen_runtime.cli.show import clock_text, json_text, payloads_of, plain, short
 from obzen_runtime.events import Block, DeliveryIntent, DeliveryResolved, Receipt, Record, Slice
+from obzen_runtime.host import near
 from obzen_runtime.journal import Entry, RunDirectory, SegmentJournal, SegmentOptions, SegmentReader, level_from
 from obzen_runtime.kernel import JournalLocked, NotFound, ObzenError, UsageError
 

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,18 +13,19 @@ import msgspec
 import typer
 
 from obzen_runtime.cli.command import EXIT_FAILED, EXIT_IO, EXIT_LATER, Common, exit_code_of
-from obzen_runtime.cli.find import near
 from obzen_runtime.cli.live import Lines, Table
 from obzen_runtime.cli.loading import load, settings_from
 from obzen_runtime.cli.say import hint, say
-from obzen_runtime.cli.screen import Screen
-from obzen_runtime.host import Handle, Origin, Report, execute
+from obzen_runtime.cli.screen import Screen, in_foreground
+from obzen_runtime.host import Handle, Origin, Report, execute, footer
 from obzen_runtime.journal import retention_from
 from obzen_runtime.kernel import UsageError
 
-__all__ = ["KeepOption", "MostOption", "RunOptions", "TellOptions", "bytes_of", "footer", "run", "watched"]
+__all__ = ["KeepOption", "MostOption", "RunOptions", "TellOptions", "bytes_of", "run", "watched"]
 
 
+_TOLD_ANYWAY = ("flow failed", "actor aborted")
+"""Lines of the log about what the last line of the command, or the restart that follows, tells in better words."""
 KeepOption = Annotated[
     str | None, typer.Option("--retention", metavar="AGE|SIZE", help="How much of its past the journal keeps, such as 7d or 10GiB.")
 ]
@@ -102,10 +102,11 @@ def watched(how: Callable[..., tuple[Report, int | None]], options: TellOptions)
     began = time.monotonic()
     with _logging(options), _watching(options) as watch:
         report, number = how(watch=watch)
+    failure = _failure(report) if report.error is not None else ""
     if not options.quiet:
-        hint(footer(report, time.monotonic() - began))
-    elif report.error is not None:
-        hint(f"obzen: {_failure(report)}")
+        hint(footer(report, time.monotonic() - began, failure))
+    elif failure:
+        hint(f"obzen: {failure}")
     if options.json:
         with contextlib.suppress(BrokenPipeError):  # how the run went is what counts
             say(msgspec.json.encode(report).decode())
@@ -124,7 +125,7 @@ def watched(how: Callable[..., tuple[Report, int | None]], options: TellOptions)
 def _watching(options: TellOptions) -> Iterator[Callable[[Handle], Any] | None]:
     if options.quiet:
         yield None
-    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and in_foreground(sys.stderr):
         with Screen(sys.stderr) as screen:
             table = Table(screen)
             yield table.watch
@@ -138,6 +139,8 @@ def _logging(options: TellOptions) -> Iterator[None]:
     """The runtime's log goes to standard error, whatever that is when a line is written."""
     log, handler = logging.getLogger("obzen"), _Errors()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    if not options.verbose:
+        handler.addFilter(lambda record: not record.getMessage().startswith(_TOLD_ANYWAY))
     before = log.level, log.propagate
     log.setLevel(logging.ERROR if options.quiet else logging.INFO if options.verbose else logging.WARNING)
     log.propagate = False
@@ -152,25 +155,6 @@ def _logging(options: TellOptions) -> Iterator[None]:
 class _Errors(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         hint(self.format(record))
-
-
-def footer(report: Report, seconds: float) -> str:
-    """How a run ended, where it is kept, and what can be asked of it."""
-    letters = f", {report.dead_letters:,} dead letter{'s' if report.dead_letters > 1 else ''}" if report.dead_letters else ""
-    letters += f", {report.doubted:,} deliver{'ies' if report.doubted > 1 else 'y'} in doubt" if report.doubted else ""
-    why = f" ({report.reason})" if report.state == "cancelled" and report.reason else ""
-    lines = [f"{report.state}{why} {'before, nothing was left to do' if report.earlier else f'after {seconds:.2f} s'}{letters}"]
-    if report.error is not None:
-        lines = [f"{lines[0]}: {_failure(report)}"]
-    if report.directory:
-        place = shlex.quote(near(report.directory))
-        lines += [f"  {place}", f"  obzen inspect {place}"]
-        lines.append(f"  obzen replay {place} --verify" if report.state == "drained" else f"  obzen resume {place}")
-        if report.dead_letters:
-            lines.append(f"  obzen dead-letters {place}")
-        if report.doubted:
-            lines.append(f"  obzen resolve {place}")
-    return "\n".join(lines)
 
 
 def _failure(report: Report) -> str:

@@ -1,21 +1,31 @@
 """A block of lines at the foot of a terminal that is drawn again and again, beneath whatever else is printed there.
 
-No mode of the terminal is changed and the cursor stays visible, so there is nothing to restore: a process that is
-killed while it draws leaves the terminal as it should be.
+Only what was drawn here is ever erased: a process that was stopped and goes on draws beneath what the shell has written
+meanwhile, and one in the background draws nothing. No mode of the terminal is changed and the cursor stays visible, so
+there is nothing to restore: a process that is killed while it draws leaves the terminal as it should be.
 """
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self, TextIO
 
-__all__ = ["Screen"]
+__all__ = ["Screen", "in_foreground"]
 
 _UP = "\x1b[{}A"
 _ERASE_LINE = "\x1b[K"
 _ERASE_BELOW = "\x1b[J"
+
+
+def in_foreground(stream: TextIO) -> bool:
+    """Whether this process is the one that the user of a terminal is looking at, not a job in the background."""
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except OSError:  # it is not our terminal: nobody else writes there
+        return True
 
 
 class Screen:
@@ -31,9 +41,11 @@ class Screen:
         self._lock = threading.Lock()
         self._guards: list[_Guard] = []
         self._before: tuple[TextIO, TextIO] | None = None
+        self._on_continue: Any = None
 
     def __enter__(self) -> Self:
         self._before = sys.stdout, sys.stderr
+        self._on_continue = signal.signal(signal.SIGCONT, self._forget)
         sys.stdout = self._guarded(sys.stdout)
         sys.stderr = self._guarded(sys.stderr)
         return self
@@ -42,6 +54,11 @@ class Screen:
         if self._before is not None:
             sys.stdout, sys.stderr = self._before
             self._before = None
+            signal.signal(signal.SIGCONT, self._on_continue)
+
+    def _forget(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """What was drawn is not ours any more: others have written beneath it."""
+        self._drawn = 0
 
     def _guarded(self, stream: TextIO) -> Any:
         if not stream.isatty():
@@ -59,8 +76,11 @@ class Screen:
         return columns or 80, rows or 24
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Show these lines in place of the last ones; not while somebody's line is unfinished."""
+        """Show these lines in place of the last ones; not while somebody's line is unfinished, nor in the background."""
         with self._lock:
+            if not in_foreground(self._stream):
+                self._forget()
+                return
             if any(guard.unfinished for guard in self._guards):
                 return
             up = _UP.format(self._drawn) if self._drawn else ""

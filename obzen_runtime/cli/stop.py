@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from obzen_runtime.cli.command import EXIT_FAILED
-from obzen_runtime.cli.find import WhichOptions, near, which
+from obzen_runtime.cli.find import WhichOptions, which
 from obzen_runtime.cli.say import hint, say
 from obzen_runtime.events import Record, RunCancelled, RunCompleted, RunFailed
+from obzen_runtime.host import near
 from obzen_runtime.journal import RunDirectory, RunState, SegmentReader
 from obzen_runtime.kernel import JournalLocked, NotFound, UsageError
 from obzen_runtime.orders import Order, OrderKind, send

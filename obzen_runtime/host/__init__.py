@@ -7,6 +7,20 @@ global.
 from obzen_runtime.host.handle import Handle, start
 from obzen_runtime.host.opening import LOADING, Opening, Origin
 from obzen_runtime.host.process import execute, resume, run
-from obzen_runtime.host.report import FlowFailed, Report, StageReport
+from obzen_runtime.host.report import FlowFailed, Report, StageReport, footer, near
 
-__all__ = ["LOADING", "FlowFailed", "Handle", "Opening", "Origin", "Report", "StageReport", "execute", "resume", "run", "start"]
+__all__ = [
+    "LOADING",
+    "FlowFailed",
+    "Handle",
+    "Opening",
+    "Origin",
+    "Report",
+    "StageReport",
+    "execute",
+    "footer",
+    "near",
+    "resume",
+    "run",
+    "start",
+]

@@ -1,13 +1,14 @@
 """What is told of a run when it has ended, or while it lives."""
 
-import os
+import shlex
+from pathlib import Path
 
 import msgspec
 
 from obzen_runtime.flow import Verdict
 from obzen_runtime.kernel import ErrorInfo, ObzenError
 
-__all__ = ["FlowFailed", "Report", "StageReport", "footer"]
+__all__ = ["FlowFailed", "Report", "StageReport", "footer", "near"]
 
 
 class StageReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,13 +58,30 @@ class FlowFailed(ObzenError):
         self.report = report
 
 
-def footer(report: Report) -> str:
-    """What to look at next, for standard error."""
-    letters = f", {report.dead_letters} dead letters" if report.dead_letters else ""
-    letters += f", {report.doubted} in doubt" if report.doubted else ""
-    head = f"{report.state}{f' ({report.reason})' if report.state == 'cancelled' else ''}{letters}"
-    if not report.directory:
-        return head
-    place = os.path.relpath(report.directory) if not report.directory.startswith("..") else report.directory
-    then = f"replay {place} --verify" if report.state == "drained" else f"resume {place}"
-    return f"{head}: {place}\n  obzen inspect {place}\n  obzen {then}"
+def footer(report: Report, seconds: float | None = None, failure: str = "") -> str:
+    """How a run ended, where it is kept, and what can be asked of it: for standard error.
+
+    `failure` is what is said of the error that ended it, where nobody else says it.
+    """
+    letters = f", {report.dead_letters:,} dead letter{'s' if report.dead_letters > 1 else ''}" if report.dead_letters else ""
+    letters += f", {report.doubted:,} deliver{'ies' if report.doubted > 1 else 'y'} in doubt" if report.doubted else ""
+    why = f" ({report.reason})" if report.state == "cancelled" and report.reason else ""
+    took = f" after {seconds:.2f} s" if seconds is not None else ""
+    when = " before, nothing was left to do" if report.earlier else took
+    lines = [f"{report.state}{why}{when}{letters}{f': {failure}' if failure else ''}"]
+    if report.directory:
+        place = shlex.quote(near(report.directory))
+        lines += [f"  {place}", f"  obzen inspect {place}"]
+        lines.append(f"  obzen replay {place} --verify" if report.state == "drained" else f"  obzen resume {place}")
+        if report.dead_letters:
+            lines.append(f"  obzen dead-letters {place}")
+        if report.doubted:
+            lines.append(f"  obzen resolve {place}")
+    return "\n".join(lines)
+
+
+def near(directory: str | Path) -> str:
+    """A path as seen from here where it lies beneath, in a form that every command takes as a path."""
+    whole, here = Path(directory).resolve(), Path.cwd()
+    text = str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
+    return text if "/" in text else f"./{text}"

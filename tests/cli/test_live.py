@@ -42,6 +42,35 @@ def test_stages_that_have_no_room_are_counted():
     assert [row.split()[0] for row in lines[2:-1]] == ["s0", "s1", "s2"]
 
 
+def test_of_stages_that_have_no_room_the_dead_letters_are_told():
+    rows = [Row(name=f"s{n}", state="running", received=9, dead=n) for n in range(10)]
+    _, head, _, last = render(shown(*rows), 80, 6)
+    assert last.split() == ["…", "and", "9", "more", "stages", "45"]
+    assert head.index("dead") + 4 == len(last)
+
+
+def test_a_narrow_terminal_loses_whole_columns_and_dead_letters_last():
+    rows = (Row(name="readings", state="running", received=25_970, emitted=25_970, rate=8000, waiting=9, dead=3, progress=0.5),)
+    assert render(shown(*rows), 100)[1].split() == ["stage", "state", "in", "out", "events/s", "waiting", "dead", "progress"]
+    assert render(shown(*rows), 44)[1].split() == ["stage", "state", "in", "dead", "progress"]
+    assert render(shown(*rows), 30)[1:] == ["stage         in  dead", "readings  25,970     3"]
+    assert render(shown(*rows), 16)[1:] == ["stage     dead", "readings     3"]
+
+
+def test_a_slow_rate_has_a_decimal():
+    assert [render(shown(Row(name="a", state="r", rate=rate)))[2].split()[2:] for rate in (0.04, 0.3, 9.94, 9.96)] == [
+        [],
+        ["0.3"],
+        ["9.9"],
+        ["10"],
+    ]
+
+
+def test_while_a_run_suspends_it_is_told_how_to_cancel_it():
+    assert render(shown(state="suspending"))[0] == "orders: suspending (a second Ctrl-C cancels)  1.0 s  runs/x"
+    assert line(shown(state="suspending")).startswith("orders: suspending (a second Ctrl-C cancels) 1.0 s")
+
+
 def test_a_flow_without_stages_is_a_table_too():
     assert render(shown(place=""))[0] == "orders: running  1.0 s"
 

@@ -5,8 +5,7 @@ import logging
 
 import pytest
 
-from obzen_runtime.cli.run import footer
-from obzen_runtime.host import Report
+from obzen_runtime.host import Report, footer
 from tests.cli.kit import HEAD, HELLO, LETTERS
 
 
@@ -55,9 +54,11 @@ def test_a_failed_run_names_stage_and_error_and_exits_with_1(obzen):
     assert "stage picky: ValueError: no 3" in ended.err
     assert "failed after" in ended.err
     assert "Traceback" not in ended.err
+    assert ended.err.count("no 3") == 1
     quiet = obzen("run", "flow.py", "--quiet", "--set", "numbers.count=5")
     assert quiet.code == 1
-    assert quiet.err.splitlines()[-1] == "obzen: stage picky: ValueError: no 3"
+    assert quiet.err == "obzen: stage picky: ValueError: no 3\n"
+    assert "flow failed" in obzen("run", "flow.py", "--verbose", "--set", "numbers.count=5").err
 
 
 def test_a_source_that_raises_fails_the_run(obzen):

@@ -145,6 +145,31 @@ def test_a_terminal_that_has_gone_does_not_end_the_run():
     assert screen.size() == (80, 24)
 
 
+def test_after_it_was_stopped_what_the_shell_wrote_is_left_alone(monkeypatch):
+    terminal = faked(monkeypatch)
+    before = signal.getsignal(signal.SIGCONT)
+    with Screen(sys.stderr) as screen:
+        screen.draw(["one", "two"])
+        terminal.feed("[1]+  Stopped\n$ fg\n")
+        signal.raise_signal(signal.SIGCONT)
+        screen.draw(["three"])
+        assert terminal.text == "one\ntwo\n[1]+  Stopped\n$ fg\nthree\n"
+    assert signal.getsignal(signal.SIGCONT) == before
+
+
+def test_in_the_background_nothing_is_drawn(monkeypatch):
+    terminal = faked(monkeypatch)
+    with Screen(sys.stderr) as screen:
+        screen.draw(["one", "two"])
+        with monkeypatch.context() as away:
+            away.setattr(os, "tcgetpgrp", lambda _: os.getpgrp() + 1)
+            away.setattr(Fake, "fileno", lambda _: 2)
+            screen.draw(["three"])
+        terminal.feed("$ fg\n")
+        screen.draw(["four"])
+        assert terminal.text == "one\ntwo\n$ fg\nfour\n"
+
+
 PROGRAM = HEAD + (
     "@oz.source(thread=True)\n"
     "def slow(progress: oz.Progress) -> Iterator[int]:\n"
