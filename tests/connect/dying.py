@@ -1,41 +1,20 @@
 """Processes that die at an append, with the files they leave: what a kill leaves is what stood there at that moment."""
 
-import contextlib
 import shutil
 from pathlib import Path
 
-import obzen_runtime as oz
-from obzen_runtime.kernel import JournalFailed
-from tests.flow.kit import play
+from tests.flow.kit import Mortal
 
 
-class Mortal(oz.MemoryJournal):
-    """A journal that outlives the processes that use it. One dies at its append number `at`, before or behind the writing of it."""
+class MortalWithFiles(Mortal):
+    """Keeps the files of a folder as they were at the death."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(keep=True)
+    def __init__(self, folder: Path, *, written: bool = False) -> None:
+        super().__init__(written=written)
         self.folder = folder
-        self.left: int | None = None
-        self.written = False
-        self.appends = 0
-        self.dead = False
 
-    def append(self, records, *, expected=None):
-        self.appends += 1
-        if self.dead:
-            raise JournalFailed("the process is dead")
-        if self.left is not None:
-            if not self.left:
-                if self.written:
-                    super().append(records, expected=expected)
-                self._die()
-            self.left -= 1
-        return super().append(records, expected=expected)
-
-    def _die(self):
-        self.dead = True
+    def died(self):
         shutil.copytree(self.folder, self._grave)
-        raise JournalFailed("the process is dead")
 
     @property
     def _grave(self):
@@ -53,22 +32,18 @@ def lived(flow_of, folder, deaths, *, written=False, between=lambda journal: Non
     """Run a flow in one process after the other, each dying at its append of that number; the last one lives."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    journal = Mortal(folder)
-    journal.written = written
+    journal = MortalWithFiles(folder, written=written)
     for death in deaths:
-        journal.left = death
-        with contextlib.suppress(JournalFailed):  # a death before anything runs
-            play(flow_of(), journal=journal)
+        journal.live(flow_of(), death)
         journal.bury()
         between(journal)
-    journal.left = None
-    return play(flow_of(), journal=journal)
+    return journal.live(flow_of())
 
 
 def appends_of(flow_of, folder):
     """How often one process appends that does it all."""
     folder.mkdir(exist_ok=True)
-    journal = Mortal(folder)
-    played = play(flow_of(), journal=journal)
+    journal = MortalWithFiles(folder)
+    played = journal.live(flow_of())
     assert played.state == "drained", played.error
     return journal.appends

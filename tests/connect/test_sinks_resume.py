@@ -13,9 +13,9 @@ from obzen_runtime.connect import csv_sink, json_sink, jsonl_sink, sqlite_sink
 from obzen_runtime.events import ActorCompleted, Receipt
 from obzen_runtime.flow import StopFlow
 from obzen_runtime.kernel import IoFailed
-from tests.connect.dying import Mortal, appends_of, lived
+from tests.connect.dying import appends_of, lived
 from tests.connect.kit import Row
-from tests.flow.kit import ints, play
+from tests.flow.kit import Mortal, ints, play
 
 SINKS = {"csv": csv_sink, "json": json_sink, "jsonl": jsonl_sink}
 COUNT = 36
@@ -86,7 +86,7 @@ def test_a_stopped_run_leaves_a_whole_file_and_the_resumed_one_goes_on_in_it(nam
     path = tmp_path / "out"
     play(flow(name, tmp_path))
     whole = path.read_bytes()
-    journal = Mortal(tmp_path)
+    journal = Mortal()
 
     running = []
 

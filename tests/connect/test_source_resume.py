@@ -9,10 +9,10 @@ import pytest
 import obzen_runtime as oz
 from obzen_runtime.connect import csv_source, json_source, jsonl_source, reading
 from obzen_runtime.events import DeadLetter
-from obzen_runtime.kernel import ConfigInvalid, JournalFailed
+from obzen_runtime.kernel import ConfigInvalid
 from obzen_runtime.stages import At, Bad, Progress
 from tests.connect.kit import Row, written
-from tests.flow.kit import Seen, play
+from tests.flow.kit import Mortal, Seen, play
 
 SOURCES = {"csv": csv_source, "jsonl": jsonl_source, "json": json_source}
 ROWS = 6000
@@ -160,20 +160,6 @@ def test_bytes_that_are_not_in_the_encoding_do_not_shift_a_place(tmp_path):
             assert told(given(source, each.offset)) == told(whole)[number:]
 
 
-class Mortal(oz.MemoryJournal):
-    """A journal that outlives the processes that use it; each dies with its append number `left`."""
-
-    def __init__(self) -> None:
-        super().__init__(keep=True)
-        self.left = 1 << 60
-
-    def append(self, records, *, expected=None):
-        if not self.left:
-            raise JournalFailed("the process is dead")
-        self.left -= 1
-        return super().append(records, expected=expected)
-
-
 def flow_of(form, path):
     seen = Seen()
     return oz.Flow("f", SOURCES[form]("rows", Row, path=path) >> seen.sink(), window=oz.Window(events=64))
@@ -191,7 +177,7 @@ def test_a_run_over_a_file_that_died_ends_as_one_that_lived(form, tmp_path):
         assert died.state == "failed"
         stood.append(died.pipeline.stages["rows"].written)
     assert 0 < stood[0] < stood[1] < stood[2] < stood[3] < ROWS
-    journal.left = 1 << 60
+    journal.left = None
     last = play(flow_of(form, path), journal=journal)
     assert last.state == "drained", last.error
     assert last.events("rows") == lived.events("rows")
@@ -205,7 +191,7 @@ def test_a_run_over_a_file_that_was_edited_says_so(form, tmp_path):
     journal = Mortal()
     journal.left = 60
     play(flow_of(form, path), journal=journal)
-    journal.left = 1 << 60
+    journal.left = None
     whole = path.read_bytes()
     path.write_bytes(b"".join(each.swapcase() if number else each for number, each in enumerate(whole.splitlines(keepends=True))))
     played = play(flow_of(form, path), journal=journal)

@@ -234,17 +234,37 @@ def crashing(at: int, times: int = 1, name: str = "t") -> Any:
 
 
 class Mortal(oz.MemoryJournal):
-    """A journal that outlives the processes that use it; each dies at its append number `left`, before it is written."""
+    """A journal that outlives the processes that use it; each dies at its append number `left`, before or behind the writing of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, written: bool = False) -> None:
         super().__init__(keep=True)
         self.left: int | None = None
+        self.written = written
+        self.dead = False
         self.appends = 0
 
     def append(self, records, *, expected=None):
         self.appends += 1
+        if self.left != 0:
+            self.dead = False
+        elif not self.dead:
+            if self.written:
+                super().append(records, expected=expected)
+            self.dead = True
+            self.died()
+        if self.dead:
+            raise JournalFailed("the process is dead")
         if self.left is not None:
-            if not self.left:
-                raise JournalFailed("the process is dead")
             self.left -= 1
         return super().append(records, expected=expected)
+
+    def died(self) -> None:
+        """The moment of a death."""
+
+    def live(self, flow, death=None) -> Played | None:
+        """One process, which dies at its append number `death`; None where it died before anything ran."""
+        self.left, self.dead = death, False
+        try:
+            return play(flow, journal=self)
+        except JournalFailed:
+            return None

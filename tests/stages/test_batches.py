@@ -1,10 +1,12 @@
 """Batches: full where they can be, whole or one by one."""
 
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
 
 import obzen_runtime as oz
+from obzen_runtime.stages import SinkStage
 from tests.stages.kit import Seen, VirtualClock, ints, passed, passing, play, through
 
 
@@ -146,3 +148,20 @@ def test_a_batch_that_no_window_lets_fill_does_not_wait():
     assert seen == list(range(60))
     assert clock.now - 1000 < 1, "its writer waited for it, and it for its writer"
     assert max(sizes) == 3
+
+
+def test_a_step_that_may_fail_whole_is_no_larger_than_its_letters_may_be_together(monkeypatch):
+    monkeypatch.setattr(sys.modules[SinkStage.__module__], "LARGEST", 3000)
+    sizes = []
+
+    @oz.transform
+    def text(n: int) -> str:
+        return "x" * 1000
+
+    @oz.sink(batch=50)
+    def store(batch: list[str]) -> None:
+        sizes.append(len(batch))
+
+    passed(play(oz.Flow("f", ints(40) >> text >> store, window=oz.Window(events=1))))
+    passed(play(oz.Flow("f", ints(40) >> text >> store, window=oz.Window(events=8))))
+    assert max(sizes) <= 8

@@ -1,0 +1,148 @@
+"""Sensitive sinks: no call is repeated by itself, and what nobody knows is in doubt until somebody decides."""
+
+from collections import Counter
+
+import pytest
+
+import obzen_runtime as oz
+from obzen_runtime.events import Checkpoint, DeliveryIntent, DeliveryResolved, Receipt
+from obzen_runtime.flow import pipeline as pipelines
+from tests.flow.kit import Mortal, ints, play
+from tests.stages.deliveries import DEATHS, count_appends, sound, terminal
+
+
+def sensitive(sent, crash=None):
+    left = [crash]
+
+    @oz.sink(delivery="sensitive")
+    async def send(n: int) -> None:
+        sent.append(n)
+        if n == left[0]:
+            left.clear()
+            left.append(None)
+            raise SystemExit
+        if n == 5:
+            raise ValueError("five")
+
+    return oz.Flow("f", ints(9) >> send, window=oz.Window(events=4))
+
+
+@DEATHS
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_a_sensitive_sink_never_delivers_twice_by_itself_whatever_append_it_died_at(written, checkpoints, monkeypatch):
+    monkeypatch.setattr(pipelines, "_CHECKPOINT", 0 if checkpoints else 1 << 30)
+    doubts = 0
+    for death in range(count_appends(lambda: sensitive([]))):
+        sent: list[int] = []
+        journal = Mortal(written=written)
+        journal.live(sensitive(sent), death)
+        played = journal.live(sensitive(sent))
+        sound(played)
+        told = [each.event for each in played.of(DeliveryResolved)]
+        assert max(Counter(sent).values()) == 1, (death, sent)
+        assert set(sent) | set(told) == set(range(9)), death
+        assert len(told) <= 1
+        assert played.pipeline.stages["send"].counters.doubted == len(told)
+        assert terminal(played) == Counter(range(9))
+        doubts += len(told)
+    assert doubts >= 9
+
+
+def test_an_intent_stands_before_each_call_and_a_receipt_behind_it():
+    sent: list[int] = []
+    played = play(sensitive(sent))
+    sound(played)
+    told = [each for each in played.records if isinstance(each, DeliveryIntent | Receipt)]
+    assert [type(each).__name__ for each in told] == ["DeliveryIntent", "Receipt"] * 9 + ["Receipt"]
+    assert [letter.event for letter in played.of(oz.DeadLetter)] == [5]
+
+
+def test_a_sink_that_crashed_in_a_call_puts_that_event_in_doubt_and_goes_on_behind_it():
+    sent: list[int] = []
+    played = play(sensitive(sent, crash=3))
+    sound(played)
+    assert sent == list(range(9))
+    assert [(each.event, each.outcome) for each in played.of(DeliveryResolved)] == [(3, "doubted")]
+    assert played.pipeline.stages["send"].counters.doubted == 1
+
+
+def doubted(sent):
+    """A drained run with one delivery in doubt."""
+    journal = Mortal()
+    sound(journal.live(sensitive(sent, crash=3)))
+    return journal
+
+
+def resolved(journal, outcome, event=3):
+    journal.left = None
+    journal.append([DeliveryResolved("send", 0, "s", event, outcome)])
+
+
+@pytest.mark.parametrize("outcome", ["delivered", "deliver", "dead"])
+def test_what_is_decided_about_a_drained_run_is_done_by_the_next_process_once(outcome):
+    sent: list[int] = []
+    journal = doubted(sent)
+    resolved(journal, outcome)
+    for _ in range(2):
+        played = journal.live(sensitive(sent))
+        assert (played.state, played.error) == ("drained", None)
+        assert sent.count(3) == (2 if outcome == "deliver" else 1)
+        assert [letter.event for letter in played.of(oz.DeadLetter)] == ([5, 3] if outcome == "dead" else [5])
+    assert played.pipeline.stages["send"].counters.doubted == 0
+    assert terminal(played)[3] == 2, "one that says in doubt, one that ends it"
+
+
+@pytest.mark.parametrize("outcome", ["delivered", "deliver", "dead"])
+@DEATHS
+def test_what_is_decided_is_done_once_whatever_append_the_next_process_died_at(outcome, written):
+    for death in range(40):
+        sent: list[int] = []
+        journal = doubted(sent)
+        resolved(journal, outcome)
+        journal.written = written
+        journal.live(sensitive(sent), death)
+        survived = not journal.dead
+        played = journal.live(sensitive(sent))
+        assert (played.state, played.error) == ("drained", None), death
+        assert sent.count(3) <= (2 if outcome == "deliver" else 1)
+        if outcome == "dead":
+            assert [letter.event for letter in played.of(oz.DeadLetter)] == [5, 3], death
+        if survived:
+            break
+    assert death > 10
+
+
+@pytest.mark.parametrize("outcome", ["delivered", "deliver", "dead"])
+def test_what_is_decided_about_a_dead_run_before_it_goes_on_is_done(outcome):
+    for death in range(count_appends(lambda: sensitive([]))):
+        sent: list[int] = []
+        journal = Mortal()
+        journal.live(sensitive(sent), death)
+        if 4 not in sent or any(isinstance(each, Receipt) and each.cursor.taken > 4 for each in journal._records):
+            continue
+        resolved(journal, outcome, event=4)
+        played = journal.live(sensitive(sent))
+        sound(played)
+        assert sent.count(4) == (2 if outcome == "deliver" else 1)
+        assert played.pipeline.stages["send"].counters.doubted == 0
+        assert sorted(letter.event for letter in played.of(oz.DeadLetter)) == ([4, 5] if outcome == "dead" else [5])
+        return
+    pytest.fail("no death between the call and its receipt")
+
+
+def test_a_checkpoint_keeps_what_is_open(monkeypatch):
+    monkeypatch.setattr(pipelines, "_CHECKPOINT", 0)
+
+    @oz.sink(delivery="sensitive")
+    async def send(n: int) -> None:
+        if n == 2:
+            running[0]._keep()
+
+    running: list[pipelines.Pipeline] = []
+
+    async def beside(pipeline):
+        running.append(pipeline)
+
+    played = play(oz.Flow("f", ints(4) >> send), beside=beside)
+    assert played.state == "drained"
+    assert {"send": {"s@2": "open"}} in [each.doubted for each in played.of(Checkpoint)]
