@@ -109,6 +109,9 @@ def _describe(function: Any, options: dict[str, Any]) -> Sink:
     is_class = inspect.isclass(function)
     if is_class and not callable(getattr(function, "write", None)):
         raise UsageError(f"sink {function.__name__} has no write method", remedy="Give it `def write(self, event: T) -> None`.")
+    written = function.write if is_class else function
+    if inspect.isgeneratorfunction(written) or inspect.isasyncgenfunction(written):
+        raise UsageError(f"sink {function.__name__} is a generator, which nobody asks for what it yields", remedy="Take its yield away.")
     called = _unbound(function, "write") if is_class else function
     checked, signature = handling(called, options, events=1, kind=Delivering)
     assert isinstance(checked, Delivering)
@@ -406,6 +409,23 @@ class SinkStage(Handled):
                     break
         finally:
             self.counters.seconds += now - self.begun
+
+    def _finish_step(self, entry: Entry, calls: Calls) -> None:
+        if not self.counters.received:
+            self._check_delivered(calls.raw)
+        super()._finish_step(entry, calls)
+
+    def _check_delivered(self, returned: Sequence[Any]) -> None:
+        """A handler that gives a coroutine back has delivered nothing: who wraps an async function often makes a plain one of it."""
+        waiting = [each for each in returned if inspect.isawaitable(each)]
+        for each in filter(inspect.iscoroutine, waiting):
+            each.close()
+        if waiting:
+            error = UsageError(
+                f"sink {self.name} returned a {type(waiting[0]).__name__}, which nobody awaits: it delivered nothing",
+                remedy="Make its handler, and what is wrapped around it, `async def`.",
+            )
+            raise Failed(classify(error))
 
     def _holds(self, error: BaseException) -> bool:
         # What a transaction stores must not share a step with an event that failed: the letter of that one is written

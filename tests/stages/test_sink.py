@@ -402,6 +402,40 @@ def test_an_old_writer_that_cannot_be_closed_does_not_keep_a_new_one_from_workin
     assert covered(done, "W") == list(range(10))
 
 
+async def later(x):
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("count", [1, 600])
+def test_a_handler_that_gives_back_a_coroutine_has_delivered_nothing_and_no_receipt_says_it_has(count):
+    @oz.sink
+    def store(x: int) -> None:
+        return later(x)
+
+    done = play(oz.Flow("f", ints(count) >> store))
+    assert done.state == "failed"
+    assert done.error.message == "sink store returned a coroutine, which nobody awaits: it delivered nothing"
+    assert "async def" in done.error.remedy
+    assert covered(done, "store") == []
+
+
+def test_a_handler_that_yields_is_refused():
+    class Yields:
+        def write(self, x: int):
+            yield x
+
+    class Gives:
+        async def write(self, x: int):
+            yield x
+
+    def yields(x: int):
+        yield x
+
+    for handler in (Yields, Gives, yields):
+        with pytest.raises(UsageError, match=r"is a generator"):
+            oz.sink(handler)
+
+
 def test_a_sink_that_cannot_write_is_refused():
     class Mute:
         pass
@@ -501,6 +535,29 @@ def test_nothing_is_delivered_before_what_it_rests_on_is_durable(shape):
     drained(done)
     assert seen == list(range(3000))
     assert early == []
+
+
+def test_the_window_before_a_sink_grows_with_what_is_written_during_a_sync():
+    """Or the disk would wait for the flow and the flow for the disk, in turn."""
+    clock, seen = VirtualClock(), Seen()
+    begun = clock.monotonic()
+    done = play(oz.Flow("f", ints(20_000) >> seen.sink(), window=oz.Window(events=64)), journal=Lagging(seconds=1.0), clock=clock)
+    drained(done)
+    assert done.pipeline.stages["collect"].inputs[0].most == 16 * 64
+    assert clock.monotonic() - begun < 30, "a sync for each 64 events would take 312 seconds"
+
+
+def test_the_window_before_a_slow_sink_stays_what_it_is():
+    class Prompt(Lagging):
+        durable_head = property(lambda self: self.head)
+
+    @oz.sink
+    async def store(x: int) -> None:
+        await passing(0.1)
+
+    done = play(oz.Flow("f", ints(500) >> store, window=oz.Window(events=64)), journal=Prompt())
+    drained(done)
+    assert done.pipeline.stages["store"].inputs[0].most == 64
 
 
 def test_a_transform_does_not_wait_for_the_disk():
