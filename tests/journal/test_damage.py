@@ -6,13 +6,27 @@ naming the file. It may refuse, or find the damage in bytes that carry no facts 
 fence, the lock) and return everything.
 """
 
+from collections import Counter
 from itertools import pairwise
 
+import msgspec
 import pytest
 
-from obzen_runtime.journal import SegmentJournal, SegmentOptions
+from obzen_runtime.journal import (
+    ArtifactStore,
+    Manifest,
+    Retention,
+    RunDirectory,
+    SegmentJournal,
+    SegmentOptions,
+    SegmentReader,
+    check,
+)
 from obzen_runtime.journal.format import FRAME_BYTES, FRAME_HEAD, FRAME_REST, SEGMENT_BYTES
+from obzen_runtime.kernel import FlowInvalid, JournalDamaged, artifact_id
 from obzen_runtime.testing import SimulatedDisk
+from obzen_runtime.testing.samples import sample_records
+from tests.crash.scale import NIGHT
 from tests.journal.kit import (
     EPOCH,
     FIRST,
@@ -21,12 +35,14 @@ from tests.journal.kit import (
     SEGMENTS,
     WATERMARK,
     block,
+    collect,
     entries,
     flipped,
     frames,
     looks_damaged,
     opened,
     seams,
+    settle,
     tell,
     verdict,
 )
@@ -191,6 +207,74 @@ async def test_flips_and_cuts_in_every_segment_of_several_are_refused(closed):
         cases += [(-size, path, content[:size]) for size in range(0, len(content), 3)]
         counts, wrong = judge(disk, cases, entries(made))
         assert (wrong, counts["whole"]) == ([], 0)
+
+
+async def run_of_every_kind(*, closed, dropped):
+    """A whole run directory: segments with every kind of record and column, floor, manifest, an artifact."""
+    disk = SimulatedDisk()
+    run = RunDirectory.create(RUN.parent, RUN.name, disk)
+    run.write_manifest(Manifest(run_id=run.run_id, flow="f", parameters={"s": {"limit": 1000}}, code={"s": "00ff"}))
+    run.artifacts.put(b"a state")
+    journal = opened(disk, segment_bytes=700, retention=Retention(size=512) if dropped else Retention())
+    for record in sample_records():
+        journal.append([record])
+    if dropped:
+        journal.forget(12)
+        await settle()
+    if not closed:
+        return disk.killed()
+    await journal.close()
+    return disk
+
+
+async def told(disk):
+    """What each of those who read a run is told: itself, or that it is refused."""
+
+    async def reader():
+        return await collect(SegmentReader.open(RUN, files=disk).read())
+
+    async def opener():
+        return "refused" if looks_damaged(disk) else verdict(disk.killed())
+
+    async def checker():
+        return msgspec.structs.replace(check(RUN, files=disk), durable=0)  # the slot before knows less
+
+    async def manifest():
+        return RunDirectory(RUN, disk).read_manifest()
+
+    async def artifact():
+        return ArtifactStore(RUN / "artifacts", disk).get(artifact_id(b"a state"))
+
+    async def asked(who):
+        try:
+            return await who()
+        except (JournalDamaged, FlowInvalid):
+            return "refused"
+
+    return {who.__name__: await asked(who) for who in (reader, opener, checker, manifest, artifact)}
+
+
+@pytest.mark.timeout(1800 if NIGHT else 60)
+@pytest.mark.parametrize(("closed", "dropped"), [(True, False), (False, True), *([(True, True), (False, False)] if NIGHT else [])])
+async def test_T_FLIP_a_flip_in_any_file_of_a_run_is_refused_or_changes_nothing_for_whoever_reads(closed, dropped):
+    """A sample of bits, every one of them in a whole night."""
+    disk = await run_of_every_kind(closed=closed, dropped=dropped)
+    whole = await told(disk)
+    assert "refused" not in whole.values()
+    state, wrong, counts = disk.killed(), [], Counter()
+    for path in disk.paths:
+        content, in_log = disk.content(path), path.parent == SEGMENTS
+        for bit in range(8 * len(content)) if NIGHT >= 1 else range(0, 8 * len(content), 97 if in_log else 9):
+            state.put(path, flipped(content, bit))
+            for who, found in (await told(state)).items():
+                counts[who, "refused" if found == "refused" else "whole"] += 1
+                missed = in_log and who in ("opener", "checker")
+                if found != "refused" and (missed or found != whole[who]):
+                    wrong.append((path.name, bit, who))
+        state.put(path, content)
+    tell(f"flips in {len(disk.paths)} files of a run, closed={closed}, dropped={dropped}: {dict(counts)}, {len(wrong)} wrong verdicts")
+    assert wrong == []
+    assert all(counts[who, "refused"] for who in whole)
 
 
 async def test_an_older_copy_of_the_log_is_refused():
