@@ -33,7 +33,6 @@ app = typer.Typer(
     name="obzen",
     help="Durable, supervised streaming and actions in plain Python, over one append-only journal.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 _journal = typer.Typer(help="Look after a run's journal.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -60,25 +59,27 @@ def _tell_version(options: Common) -> int:
     return 0
 
 
-add(app, "run", RunOptions, run)
-add(app, "stop", StopOptions, stop)
-add(app, "replay", ReplayOptions, replay_run)
-add(app, "verify", VerifyOptions, verify_runs)
-add(app, "resume", ResumeOptions, resume)
-add(app, "fork", ForkOptions, fork_run)
-add(app, "runs", ListOptions, runs)
-add(app, "inspect", InspectOptions, inspect)
-add(app, "dead-letters", LettersOptions, dead_letters)
-add(app, "resolve", ResolveOptions, resolve)
-add(app, "trace", TraceOptions, trace)
-add(app, "diff", DiffOptions, diff)
-add(app, "export", ExportOptions, export)
-add(app, "draw", DrawOptions, draw)
-add(app, "simulate", SimulateOptions, simulate)
+_RUNNING, _LOOKING, _PROVING, _MENDING = "Run", "Look", "Prove", "Mend"
+
+add(app, "run", RunOptions, run, panel=_RUNNING)
+add(app, "resume", ResumeOptions, resume, panel=_RUNNING)
+add(app, "stop", StopOptions, stop, panel=_RUNNING)
+add(app, "runs", ListOptions, runs, panel=_LOOKING)
+add(app, "inspect", InspectOptions, inspect, panel=_LOOKING)
+add(app, "trace", TraceOptions, trace, panel=_LOOKING)
+add(app, "export", ExportOptions, export, panel=_LOOKING)
+add(app, "draw", DrawOptions, draw, panel=_LOOKING)
+add(app, "version", Common, _tell_version, panel=_LOOKING)
+add(app, "simulate", SimulateOptions, simulate, panel=_PROVING)
+add(app, "replay", ReplayOptions, replay_run, panel=_PROVING)
+add(app, "verify", VerifyOptions, verify_runs, panel=_PROVING)
+add(app, "diff", DiffOptions, diff, panel=_PROVING)
+add(app, "dead-letters", LettersOptions, dead_letters, panel=_MENDING)
+add(app, "resolve", ResolveOptions, resolve, panel=_MENDING)
+add(app, "fork", ForkOptions, fork_run, panel=_MENDING)
 add(_journal, "check", CheckOptions, journal_check)
 add(_journal, "repair", RepairOptions, journal_repair)
-app.add_typer(_journal, name="journal")
-add(app, "version", Common, _tell_version)
+app.add_typer(_journal, name="journal", rich_help_panel=_MENDING)
 
 
 def execute(arguments: Sequence[str]) -> int:
@@ -99,7 +100,8 @@ def _parse_and_run(arguments: Sequence[str]) -> int:
         command = context.command_path if context is not None else "obzen"
         text = getattr(error, "format_message", error.__str__)()
         if text:  # without arguments the parser has shown the help instead
-            hint(f"obzen: {text.rstrip('.')}. Try `{command} --help`.")
+            sentence = text.rstrip(".")
+            hint(f"obzen: {sentence}{'' if sentence.endswith('?') else '.'} Try `{command} --help`.")
         return EXIT_USAGE
     except typer.Abort:
         return tell(KeyboardInterrupt())

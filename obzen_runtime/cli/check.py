@@ -52,7 +52,11 @@ def _archive(given: str, run: RunDirectory) -> Path | None:
         return None
     whole, own = Path(given), Path(given, run.path.resolve().name)
     if not whole.is_dir():
-        raise NotFound(f"there is no directory {given}", code="file_not_found", remedy="Give the archive that --retention wrote to")
+        raise NotFound(
+            f"there is no directory {given}",
+            code="file_not_found",
+            remedy="Give the directory that the flow's oz.Retention names as its archive",
+        )
     return own if own.is_dir() else whole
 
 

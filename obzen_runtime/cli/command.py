@@ -51,8 +51,11 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
 O = TypeVar("O", bound=Common)  # noqa: E741 - a type variable is not read as a number
 
 
-def add(app: typer.Typer, name: str, options: type[O], act: Callable[[O], int]) -> None:
-    """Make `act` the command `name` of `app`; its docstring is the help text, what it returns the exit code."""
+def add(app: typer.Typer, name: str, options: type[O], act: Callable[[O], int], *, panel: str | None = None) -> None:
+    """Make `act` the command `name` of `app`; its docstring is the help text, what it returns the exit code.
+
+    `panel` is the heading under which the command stands in the list of all.
+    """
 
     def command(**values: Any) -> None:
         chosen = options(**values)
@@ -67,13 +70,13 @@ def add(app: typer.Typer, name: str, options: type[O], act: Callable[[O], int]) 
 
     parameters = [
         inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=field.type)
-        for field in msgspec.structs.fields(options)
+        for field in sorted(msgspec.structs.fields(options), key=lambda field: field.name in Common.__struct_fields__)
     ]
     parser: Any = command
     parser.__signature__ = inspect.Signature(parameters)
     parser.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     parser.__doc__ = _PARAGRAPH.sub(" ", inspect.cleandoc(act.__doc__ or ""))
-    app.command(name)(parser)
+    app.command(name, rich_help_panel=panel)(parser)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:

@@ -31,7 +31,7 @@ _EVENTS: frozenset[type[Record]] = frozenset({Block, DeadLetter})
 class ExportOptions(WhichOptions, frozen=True, kw_only=True):
     """What `obzen export` takes."""
 
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Lines of JSON; there is no other format yet.")] = True
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Lines of JSON, the only format.", show_default=False)] = True
     stage: Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Only this stage; dead_letters for the letters.")] = None
     records: Annotated[bool, typer.Option("--records", help="Records as they stand in the journal, instead of events.")] = False
     to: Annotated[str | None, typer.Option("--to", metavar="FILE", help="Write to this file, which is replaced when all is written.")] = (

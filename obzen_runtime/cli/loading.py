@@ -193,8 +193,10 @@ def _not_a_flow(module: ModuleType, file: Path, variable: str, flows: Iterable[s
     match value:
         case FunctionType():
             known = f"If it makes a flow, call it at module level: `flow = {variable}()`; then `obzen run {file}:flow`"
-        case Node() | StagePath():
+        case StagePath():
             known = f'Make a flow of it: `flow = oz.Flow("name", {variable})`'
+        case Node():
+            known = f"It is one stage; join it with others and make a flow of them: `{_FLOW}`"
     return UsageError(f"{file}: {variable} is a {type(value).__name__}, not a flow", remedy=known)
 
 

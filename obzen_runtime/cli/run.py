@@ -19,7 +19,7 @@ from obzen_runtime.cli.say import hint, say
 from obzen_runtime.cli.screen import Screen, in_foreground
 from obzen_runtime.host import Handle, Origin, Report, execute, footer
 from obzen_runtime.journal import retention_from
-from obzen_runtime.kernel import UsageError
+from obzen_runtime.kernel import ConfigInvalid, UsageError
 
 __all__ = ["KeepOption", "MostOption", "RunOptions", "TellOptions", "bytes_of", "run", "watched"]
 
@@ -27,10 +27,14 @@ __all__ = ["KeepOption", "MostOption", "RunOptions", "TellOptions", "bytes_of", 
 _TOLD_ANYWAY = ("flow failed", "actor aborted")
 """Lines of the log about what the last line of the command, or the restart that follows, tells in better words."""
 KeepOption = Annotated[
-    str | None, typer.Option("--retention", metavar="AGE|SIZE", help="How much of its past the journal keeps, such as 7d or 10GiB.")
+    str | None,
+    typer.Option(
+        "--retention", metavar="AGE,SIZE", help="How much of its past the journal keeps, such as 7d, 10GiB or both; default: all."
+    ),
 ]
 MostOption = Annotated[
-    str, typer.Option("--max-bytes", metavar="SIZE", help="Suspend the run when its journal has grown to this, such as 50GiB.")
+    str,
+    typer.Option("--max-bytes", metavar="SIZE", help="Suspend the run when its journal has grown to this, such as 50GiB; default: never."),
 ]
 
 
@@ -53,10 +57,14 @@ class RunOptions(TellOptions, frozen=True, kw_only=True):
     journal: Annotated[str, typer.Option("--journal", "--runs", metavar="DIR", help="The directory that holds the runs.")] = "runs"
     durability: Annotated[
         str | None,
-        typer.Option("--durability", help="What a written record survives: os (the process), interval(MS), fsync (the power), memory."),
+        typer.Option(
+            "--durability",
+            metavar="LEVEL",
+            help="What a written record survives: os (the process; the default), fsync (the power), interval(MS), memory (nothing).",
+        ),
     ] = None
     run_id: Annotated[
-        str | None, typer.Option("--run-id", metavar="NAME", help="A name for the run; the name of an earlier run goes on with that.")
+        str | None, typer.Option("--run-id", metavar="NAME", help="A name for the run; with the name of an earlier one, go on with that.")
     ] = None
     retention: KeepOption = None
     max_bytes: MostOption = ""
@@ -91,10 +99,13 @@ def run(options: RunOptions) -> int:
 
 def bytes_of(text: str) -> int | None:
     """A size as the user wrote it; None when there is none. Raises `UsageError`."""
-    size = retention_from(text or "all").size
-    if text and size is None:
-        raise UsageError(f"--max-bytes {text!r} is no size", remedy="Write, for instance, --max-bytes 50GiB")
-    return size
+    if not text:
+        return None
+    with contextlib.suppress(ConfigInvalid):
+        found = retention_from(text)
+        if found.size is not None and found.seconds is None:
+            return found.size
+    raise UsageError(f"--max-bytes {text!r} is no size", remedy="Write, for instance, --max-bytes 50GiB")
 
 
 def watched(how: Callable[..., tuple[Report, int | None]], options: TellOptions) -> int:

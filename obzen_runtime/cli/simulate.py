@@ -33,7 +33,9 @@ class SimulateOptions(Common, frozen=True, kw_only=True):
     exhaustive: Annotated[bool, typer.Option("--exhaustive", help="Instead: kill one run before and behind each of its appends.")] = False
     real: Annotated[bool, typer.Option("--real", help="Call the sinks' own handlers instead of stand-ins.")] = False
     items: Annotated[int, typer.Option("--items", metavar="N", help="Items a source gives at the most; 0: all.")] = 300
-    durability: Annotated[str, typer.Option("--durability", help="Level of the journal: os, interval(MS) or fsync.")] = "os"
+    durability: Annotated[str, typer.Option("--durability", metavar="LEVEL", help="Level of the journal: os, interval(MS) or fsync.")] = (
+        "os"
+    )
     set: Annotated[
         list[str], typer.Option("--set", metavar="STAGE.PARAMETER=VALUE", help="Set a parameter of a stage; repeat it for a list.")
     ] = []  # noqa: RUF012 - a struct copies it
@@ -55,6 +57,8 @@ def simulate(options: SimulateOptions) -> int:
         raise UsageError("--seeds and --items count", remedy="Give --seeds 1 or more, and --items 0 (all) or more.")
     flow = load(options.file).flow.bind(settings_from(options.set))
     simulator = Simulator(flow, Options(items=options.items or None, durability=options.durability, real=options.real))
+    if simulator.trusted:
+        hint(f"taken at their word, since no simulate= names a stand-in: {', '.join(simulator.trusted)}")
     tried, found = _search(simulator, options)
     what = "crashes" if options.exhaustive else "seeds" if tried != 1 else "seed"
     if options.json:

@@ -1,6 +1,7 @@
 """What is wrong with the user's input is one clear message and an exit code, never a traceback."""
 
 import os
+import re
 import sys
 
 import pytest
@@ -57,7 +58,9 @@ def test_an_unknown_variable_lists_the_flows(obzen):
     refused(obzen("run", "flow.py:nope"), 64, "no variable 'nope'", "Its flows: flow")
 
 
-@pytest.mark.parametrize(("name", "words"), [("numbers", "Source, not a flow"), ("path", "Path, not a flow"), ("x", "int, not a flow")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("numbers", "Source, not a flow. It is one stage"), ("path", "Path, not a flow"), ("x", "int, not a flow")]
+)
 def test_a_variable_that_is_no_flow_is_told_what_it_is(obzen, name, words):
     obzen.write(HELLO + "path = numbers >> show\nx = 3\n")
     refused(obzen("run", f"flow.py:{name}"), 64, words)
@@ -224,6 +227,13 @@ def test_an_unknown_durability_lists_the_known_ones(obzen, durability):
     refused(obzen("run", "flow.py", "--durability", durability), 78, "interval")
 
 
+@pytest.mark.parametrize("size", ["much", "7d", "0", "1B", "7d,1GiB", "all"])
+def test_a_size_that_is_none_is_shown_with_its_form(obzen, size):
+    obzen.write(HELLO)
+    refused(obzen("run", "flow.py", "--max-bytes", size), 64, f"--max-bytes {size!r} is no size", "50GiB")
+    assert not (obzen.folder / "runs").exists()
+
+
 @pytest.mark.parametrize("name", ["../escape", "a/b", "UPPER", "", "x" * 65, ".hidden", "new\nline"])
 def test_a_run_id_that_is_none_is_refused_with_the_rule(obzen, name):
     obzen.write(HELLO)
@@ -252,7 +262,10 @@ def test_a_run_of_this_name_that_has_drained_is_not_run_again(obzen):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["fly"], "No such command 'fly'"),
+        (["fly"], "No such command 'fly'. Try"),
+        (["rnu"], "Did you mean 'run'? Try"),
+        (["journal", "chekc"], "Did you mean 'check'? Try"),
+        (["run", "flow.py", "--sett", "x"], "--set"),
         (["run"], "Missing argument"),
         (["run", "flow.py", "--nope"], "No such option"),
         (["run", "flow.py", "--set"], "requires an argument"),
@@ -270,8 +283,29 @@ def test_wrong_arguments_are_usage_with_the_way_to_help(obzen, arguments, words)
 def test_no_argument_shows_the_help(obzen):
     ended = obzen()
     assert ended.code == 64
-    assert "Commands" in ended.out
+    assert "Usage: obzen" in ended.out
+    assert "dead-letters" in ended.out
     assert "obzen:" not in ended.err
+
+
+def test_the_help_of_every_command_has_its_own_options_first(obzen):
+    names = re.findall(r"^│ ([a-z][a-z-]+) ", obzen("--help").out, flags=re.MULTILINE)
+    assert len(names) > 15
+    for command in [*([name] for name in names if name != "journal"), ["journal", "check"], ["journal", "repair"]]:
+        shown = obzen(*command, "--help").out
+        options = re.findall(r"^│ \*? *(--[a-z-]+)", shown, flags=re.MULTILINE)
+        assert options[-2:] == ["--debug", "--help"], command
+
+
+def test_a_shell_can_complete_commands_and_options(obzen, monkeypatch):
+    with pytest.raises(SystemExit):
+        obzen("--show-completion", "bash")
+    assert "_OBZEN_COMPLETE=complete_bash" in obzen.capsys.readouterr().out
+    for name, value in {"_OBZEN_COMPLETE": "complete_bash", "COMP_WORDS": "obzen res", "COMP_CWORD": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        obzen()
+    assert obzen.capsys.readouterr().out.split() == ["resume", "resolve"]
 
 
 def test_a_program_may_be_named_like_a_module_at_work(obzen):
