@@ -1,9 +1,11 @@
 """Whether a stage's code is still the same: a hash that a run keeps in its manifest.
 
-It covers the bytecode of the stage's functions and of the module functions they name, not comments,
-docstrings or line numbers. Bytecode differs between Python versions; the manifest names the version.
+It covers the bytecode of the stage's functions, of those they wrap or close over, and of the module functions they
+name, not comments, docstrings or line numbers. Bytecode differs between Python versions; the manifest names the version.
 """
 
+import contextlib
+import functools
 import hashlib
 import types
 from typing import Any
@@ -37,14 +39,41 @@ def _add(digest: Any, value: Any, seen: set[int]) -> None:
             found = value.__globals__.get(named)
             if isinstance(found, types.FunctionType) and found.__module__ == value.__module__:
                 _add(digest, found, seen)
+        for held in _enclosed(value):
+            if callable(held) and not isinstance(held, type):
+                _add(digest, held, seen)
     elif isinstance(value, type):
         for name, member in sorted(vars(value).items()):
-            function = getattr(member, "__func__", member)
-            if isinstance(function, types.FunctionType):
+            for function in _functions(member):
                 digest.update(name.encode())
                 _add(digest, function, seen)
+        for base in value.__bases__:
+            if base.__module__ == value.__module__:
+                _add(digest, base, seen)
+    elif isinstance(value, types.MethodType):
+        _add(digest, value.__func__, seen)
+    elif isinstance(value, functools.partial):
+        for part in (value.func, *value.args, *value.keywords.values()):
+            _add(digest, part, seen)
+    elif callable(getattr(value, "__wrapped__", None)):  # such as what lru_cache gives
+        _add(digest, value.__wrapped__, seen)
     elif value is None or isinstance(value, str | int | float | bytes | msgspec.Struct):
         digest.update(repr(value).encode())
+
+
+def _enclosed(function: types.FunctionType) -> list[Any]:
+    """What a function uses of the functions around it, such as what a decorator wraps."""
+    found = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # not assigned yet
+            found.append(cell.cell_contents)
+    return found
+
+
+def _functions(member: object) -> list[types.FunctionType]:
+    """The functions that a member of a class is made of."""
+    parts = (member, *(getattr(member, name, None) for name in ("__func__", "fget", "fset", "func")))
+    return [part for part in parts if isinstance(part, types.FunctionType)]
 
 
 def _names(code: types.CodeType) -> list[str]:
@@ -59,5 +88,7 @@ def _add_code(digest: Any, code: types.CodeType) -> None:
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
             _add_code(digest, const)
+        elif isinstance(const, frozenset):  # its order is another in every process
+            digest.update(repr(sorted(map(repr, const))).encode())
         elif const is not documented:
             digest.update(repr(const).encode())

@@ -141,6 +141,11 @@ def _method(described: type[Any], name: str) -> Callable[..., Any]:
 
 def _state_class(described: type[Any]) -> type[Any]:
     """The class again as a struct: fields from annotations, mutable defaults copied, state without annotation refused."""
+    if described.__bases__ != (object,):
+        bases = ", ".join(base.__name__ for base in described.__bases__)
+        raise UsageError(
+            f"{described.__name__} has a base class, {bases}: its fields would be lost", remedy="Write all of it into one class."
+        )
     hints = get_type_hints(described)
     annotated = inspect.get_annotations(described)
     fields: list[Any] = []

@@ -535,6 +535,16 @@ def test_state_that_is_not_said_is_refused():
             def fold(self, value: int) -> None: ...
             def emit(self, key: int) -> int: ...
 
+    class Counting:
+        count: int = 0
+
+    with pytest.raises(UsageError, match="Inheriting has a base class, Counting"):
+
+        @oz.stateful(key=abs, emit=oz.at_end())
+        class Inheriting(Counting):
+            def fold(self, value: int) -> None: ...
+            def emit(self, key: int) -> int: ...
+
     with pytest.raises(UsageError, match="no method 'emit'"):
 
         @oz.stateful(key=abs, emit=oz.at_end())
