@@ -7,18 +7,18 @@ fails, and told as a story.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
-from obzen_runtime.flow import Flow, replaying
+from obzen_runtime.flow import Divergence, Flow, replaying
 from obzen_runtime.host import Handle
 from obzen_runtime.journal import Fsync, Interval, Level, Memory, SegmentReader, level_from
 from obzen_runtime.kernel import FlowInvalid, ObzenError, UsageError
-from obzen_runtime.stages import Sink, Transform
+from obzen_runtime.stages import Sink, Source, Transform
 from obzen_runtime.testing.disk import SimulatedDisk
 from obzen_runtime.testing.evidence import (
     Evidence,
@@ -36,7 +36,7 @@ from obzen_runtime.testing.life import RUN, Bounds, Life, Machine, quiet
 from obzen_runtime.testing.loop import VirtualLoop
 from obzen_runtime.testing.plan import Measure, Plan, drawn, exhaustive, smaller
 from obzen_runtime.testing.stands import staged
-from obzen_runtime.testing.story import chapter, preface
+from obzen_runtime.testing.story import chapter, outside, preface
 
 __all__ = ["Options", "SimulationReport", "Simulator", "Violation", "simulate"]
 
@@ -118,7 +118,7 @@ class History(NamedTuple):
 
 
 class Simulator:
-    """A flow, ready to be put through histories. Raises `FlowInvalid` when it does not even drain undisturbed."""
+    """A flow, ready to be put through histories. Raises `FlowInvalid` when undisturbed it does not drain, or not twice the same."""
 
     def __init__(self, flow: Flow, options: Options | None = None) -> None:
         self.flow = flow
@@ -134,6 +134,14 @@ class Simulator:
         self._stages = [
             name for name, node in nodes.items() if isinstance(node, Transform) or (isinstance(node, Sink) and not node.simulate)
         ]
+
+    @property
+    def trusted(self) -> list[str]:
+        """Sinks that promise something their own code must keep, which is not called: a recorder that keeps it stands in."""
+        if self.options.real:
+            return []
+        sinks = [(name, node) for name, node in self.flow.nodes.items() if isinstance(node, Sink) and not node.simulate]
+        return [f"{name} ({node.options.delivery})" for name, node in sinks if node.options.delivery in ("keyed", "transactional")]
 
     # -- histories ------------------------------------------------------------------------------
 
@@ -268,10 +276,32 @@ class Simulator:
             operations = max(operations, len(machine.disk.faults.calls))
             lives.append(life)
             runs.append((evidence_on(machine.disk), machine.world.places))
+            if not self._known and not number:
+                self._repeatable(machine)
+        self._given_again([evidence for evidence, _ in runs])
         bounds = Bounds(max(life.seconds for life in lives) * 20 + 3600.0, max(life.ran for life in lives) * 50 + 100_000)
         calls = max((len(stream) for stream in runs[0][0].streams.values()), default=1)
         deliveries = sum(place.counted().total() for place in runs[0][1].values())
         return _Known(references(self.flow, runs), bounds, operations, calls, deliveries)
+
+    def _repeatable(self, machine: Machine) -> None:
+        """A stage that remembers outside of its state is seen at the first repetition only: later it remembers that one."""
+        for wrong in _uncertified(machine, self._staged(machine.plan.items, machine)):
+            raise FlowInvalid(
+                f"flow {self.flow.name!r} gives something else when the same comes again, even without a crash: {wrong}",
+                remedy="What a stage remembers belongs into its state; time and chance come from ctx.now(), ctx.random and ctx.uuid().",
+            )
+
+    def _given_again(self, runs: Sequence[Evidence]) -> None:
+        """A source without offsets is asked for everything again by each process."""
+        for name, node in self.flow.nodes.items():
+            first, *others = (evidence.streams.get(name, []) for evidence in runs)
+            for other in others:
+                if isinstance(node, Source) and not node.seek and other != first:
+                    raise FlowInvalid(
+                        f"source {name} gives something else when it is run again: {len(first)} events, then {len(other)}",
+                        remedy="Make what it reads anew in each call, or let it take start: oz.Offset and yield oz.At.",
+                    )
 
 
 class _Known(NamedTuple):
@@ -298,8 +328,14 @@ def _uncertified(machine: Machine, flow: Flow) -> list[str]:
         report = loop.run_until_complete(replaying(flow, SegmentReader.open(RUN, files=machine.disk.killed())))
     finally:
         loop.close()
-    told = [f"replay differs at {each.event}: {each}" for each in report.differences]
+    told = [_differs(each) for each in report.differences]
     return told or ([] if report.certified else [f"replay does not certify the run: {report.reason}"])
+
+
+def _differs(found: Divergence) -> str:
+    made = f", made of {found.input} {found.input_value}" if found.input else ""
+    why = "".join(f"; {hint}" for hint in found.hints)
+    return f"replay differs at {found.event} ({found.what}): recorded is {found.recorded}, now it is {found.replayed}{made}{why}"
 
 
 def _unexpected(life: Life) -> str:
@@ -369,6 +405,7 @@ class _Teller:
         calls = disk.faults.calls
         began = life.marks[0].position - 1 if life.marks else entries[-1].position if entries else 0
         self.lines += chapter(life, entries, began, calls[-1] if calls else None)
+        self.lines += outside(self._machine.world.places)
 
 
 def simulate(
@@ -377,7 +414,8 @@ def simulate(
     """Put a flow through this many seeds, or these, and stop at the first that breaks a promise.
 
     `told(n)` is called after each of them. In a test suite: `report = simulate(flow, 500); assert report.passed, report`.
-    Raises `FlowInvalid` when the flow does not drain without crashes, `UsageError` inside a running loop.
+    Raises `FlowInvalid` when without crashes the flow does not drain, or not twice the same, `UsageError` inside a
+    running loop.
     """
     simulator = Simulator(flow, options)
     tried = 0

@@ -1,14 +1,15 @@
 """A simulated run told as a sequence: what each process appended, how it ended, and what the next one found."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from obzen_runtime.events import Block, DeadLetter, End, Receipt, Record, RunCompleted, RunResumed, RunStarted, Slice, Snapshot
 from obzen_runtime.journal import Entry
 from obzen_runtime.testing.life import Life
 from obzen_runtime.testing.plan import Crash, Plan
+from obzen_runtime.testing.world import Place
 
-__all__ = ["chapter", "preface"]
+__all__ = ["chapter", "outside", "preface"]
 
 _SHOWN = 8
 """Records told of one process at the most, from its end backwards."""
@@ -41,6 +42,13 @@ def chapter(life: Life, entries: Sequence[Entry], began: int, last: tuple[str, P
     lines += [f"  {position:>6}  {text}" for position, text in told[-_SHOWN:]]
     lines.append(f"  {_end(life, entries, last)}")
     return lines
+
+
+def outside(places: Mapping[str, Place]) -> Iterator[str]:
+    """What sinks have done by now. More than their receipts say is what a process did and nobody wrote down."""
+    counts = [f"{name} {place.counted().total():,}" for name, place in sorted(places.items())]
+    if counts:
+        yield f"  outside there is: {', '.join(counts)}"
 
 
 def _end(life: Life, entries: Sequence[Entry], last: tuple[str, Path] | None) -> str:

@@ -54,6 +54,13 @@ def test_a_keyed_sink_that_ignores_its_key_is_found_and_the_printed_command_find
     assert repeated.stdout.partition("again: ")[0] == done.stdout.partition("again: ")[0]
 
 
+def test_a_sink_without_a_stand_in_is_taken_at_its_word_and_that_is_said(tmp_path):
+    (tmp_path / "pay.py").write_text(HONEST.replace(", simulate=upsert", ""))
+    done = obzen("simulate", "pay.py", "--seeds", "2", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "2 seeds, 0 violations\n"), done.stderr
+    assert "taken at their word, since no simulate= names a stand-in: store (keyed)\n" in done.stderr
+
+
 def test_every_append_once(lying):
     done = obzen("simulate", "lying.py", "--exhaustive", "--items", "2", cwd=lying)
     honest = obzen("simulate", str(EXAMPLES / "08_payments.py"), "--exhaustive", "--items", "2")
