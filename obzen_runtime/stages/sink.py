@@ -16,32 +16,25 @@ from typing import Any, ClassVar, Unpack, overload
 import msgspec
 
 from obzen_runtime.actor import Directive, Transition
-from obzen_runtime.events import Block, Cursor, DeadLetter, DeliveryIntent, DeliveryResolved, EndKind, Input, Lost, Receipt, Slice
+from obzen_runtime.events import Cursor, DeliveryResolved, EndKind, Input, Lost, Receipt
 from obzen_runtime.journal import Fsync, Memory
-from obzen_runtime.kernel import ErrorInfo, IdempotencyKey, IoFailed, NotFound, UsageError, classify
+from obzen_runtime.kernel import ErrorInfo, IdempotencyKey, IoFailed, UsageError, classify
 from obzen_runtime.stages.call import Call, Calls, ours
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.context import Context
 from obzen_runtime.stages.delivery import Delivering, SinkKeywords, check_writer, key_of
-from obzen_runtime.stages.edge import Entry, Place
+from obzen_runtime.stages.doubts import Doubting
+from obzen_runtime.stages.edge import Entry
 from obzen_runtime.stages.lanes import Slot
 from obzen_runtime.stages.machines import SINK, DrainComplete, FlushComplete
 from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.schema import Declared, hints_of, read_handler
-from obzen_runtime.stages.shared import CONTINUE, DEAD_LETTERS, MOST, Crashed, Failed, Log
+from obzen_runtime.stages.shared import CONTINUE, MOST, Crashed, Failed, Log
 from obzen_runtime.stages.standing import Standing
 from obzen_runtime.stages.step import LARGEST, Made, columns
-from obzen_runtime.stages.transform import Handled, handling
-from obzen_runtime.stages.versions import Undecoded
+from obzen_runtime.stages.transform import handling
 
 __all__ = ["Sink", "SinkStage", "sink"]
-
-_GIVEN_UP = ErrorInfo(
-    kind="OUTCOME_UNKNOWN",
-    code="outcome_unknown",
-    message="nobody knows whether it was delivered; it was given up",
-    category="user",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,14 +150,12 @@ def _unbound(made: type[Any], method: str) -> Callable[..., Any]:
     return shape  # type: ignore[no-any-return]
 
 
-class SinkStage(Handled):
+class SinkStage(Doubting):
     """A running sink."""
 
     machine = SINK
     limit = 256
     gives = False
-    silent = False
-    """Takes its inputs and calls nobody: the sinks of a fork that may not deliver."""
     origins: tuple[tuple[str, dict[str, int]], ...] = ()
     """The runs this one was forked from, the oldest first, each with the next ordinal of every stage at the fork."""
 
@@ -174,10 +165,6 @@ class SinkStage(Handled):
         self.delivery = node.options.delivery
         self.place = b""
         """The writer's own position at the last receipt, in msgpack."""
-        self.doubted: dict[tuple[str, int], str] = {}
-        """Deliveries that are not settled: `open` (an intent and no receipt), or what was decided about it."""
-        self._orders: list[tuple[str, int]] = []
-        """Events behind the cursor about which something was decided."""
         self._ahead = b""
         """The writer's position when it was last asked: the next receipt's."""
         self._stored: dict[str, int] = {}
@@ -203,16 +190,10 @@ class SinkStage(Handled):
         self.place = self._ahead = standing.cursor.mark
         self.doubted = dict(standing.doubted)
         self._went_on = True
-        self._settle_orders()
-
-    def _settle_orders(self) -> None:
-        """What was decided about events behind the cursor is to be done; what only stays in doubt is not."""
-        behind = {key for key in self.doubted if key[1] < self.next.get(key[0], 0)}
-        self._orders = sorted(key for key in behind if self.doubted[key] != "doubted" and not self.silent)
-        self.doubted = {key: outcome for key, outcome in self.doubted.items() if key not in behind or outcome != "doubted"}
+        self.settle_orders()
 
     async def initialize(self) -> None:
-        done = self.standing.drained and not self._orders
+        done = self.standing.drained and not self.orders
         if inspect.isclass(self.node.handler) and self.writer is None and not (done or self.silent):
             await self._open()
         await super().initialize()
@@ -287,8 +268,8 @@ class SinkStage(Handled):
                 return Transition(FlushComplete())
             case "draining":
                 return Transition(DrainComplete())
-        if self._orders:
-            await self._carry_out(self._orders.pop(0))
+        if self.orders:
+            await self.carry_out()
             directive: Directive = CONTINUE
         else:
             directive = await self.pull()
@@ -306,7 +287,7 @@ class SinkStage(Handled):
     async def rebuild(self) -> None:
         await self._discard()
         self._ahead = self.place
-        self._settle_orders()
+        self.settle_orders()
         await super().rebuild()
 
     def halt(self) -> None:
@@ -385,7 +366,7 @@ class SinkStage(Handled):
         """Many receipts a step, where the handler is quick: what surrounds a step costs more than 256 calls of it."""
         call, clock = self.call, self.clock
         if self.delivery == "sensitive":
-            await self._one(entry, items)
+            await self.deliver_one(entry, items)
             return
         if call.asynchronous or call.batch or self.failures or self.pace.calls < self.limit:
             await super()._step(entry, items, room)
@@ -440,80 +421,6 @@ class SinkStage(Handled):
             return
         self.failures += 1
         self.not_before = self.clock.monotonic()
-
-    # -- one by one, with an intent before and a receipt behind ---------------------------------
-
-    async def _one(self, entry: Entry, items: Sequence[Any]) -> None:
-        """Deliver the next event, or do what was decided about it; one whose delivery was cut off is put in doubt."""
-        key = entry.edge.source, entry.ordinal(entry.done)
-        self.at = self.clock.wall_ms()
-        match self.doubted.get(key):
-            case None | "deliver":
-                await self._announce(key)
-                await super()._step(entry, items, 1)
-            case "delivered":
-                self.commit(entry, Made(1))
-            case "dead":
-                self.commit(entry, Made(1, dead=[(0, _GIVEN_UP)]))
-            case _:
-                self.commit(entry, Made(1, lost={"doubted": [0]}))
-                self.logger.warning("delivery in doubt", delivery=f"{key[0]}@{key[1]}")
-
-    async def _announce(self, key: tuple[str, int]) -> None:
-        position = self._write([DeliveryIntent(self.name, self.at, *key)])
-        self.doubted[key] = "open"
-        await self.journal.durable(position)
-
-    async def _carry_out(self, key: tuple[str, int]) -> None:
-        """Do what was decided about an event that the sink has passed."""
-        upstream, ordinal = key
-        self.at = self.clock.wall_ms()
-        if self.doubted[key] == "open":
-            self._write([DeliveryResolved(self.name, self.at, upstream, ordinal, "doubted")])
-            del self.doubted[key]
-            return
-        entry = Entry(next(edge for edge in self.inputs if edge.source == upstream), ordinal, Place(0, ordinal, self.at))
-        item = await self._event(upstream, ordinal)
-        entry.items, entry.count = [item], 1
-        made = Made(1)
-        match self.doubted[key]:
-            case "deliver" if isinstance(item, Undecoded):
-                made.dead = [(0, item.error)]
-            case "deliver":
-                await self._announce(key)
-                made = await self._again(entry)
-            case "dead":
-                made.dead = [(0, _GIVEN_UP)]
-        self.emit(made, (Slice(upstream, ordinal, ordinal + 1),), entry)
-        self.counters.doubted -= 1
-
-    async def _again(self, entry: Entry) -> Made:
-        calls = Calls(self.call, entry.items or (), lambda error: False)
-        self._number(entry, 0)
-        if self.call.batch:
-            if not await calls.batch(1):
-                self._number(entry, 0)
-                await calls.singly(1)
-        else:
-            await self._piece(calls, 1, 1)
-        if calls.crash is not None:
-            raise Crashed(calls.crash)
-        if self.flushes:
-            await self.flush(entry, calls)
-        return calls.made(self._judge, outputs=False)
-
-    async def _event(self, upstream: str, ordinal: int) -> Any:
-        """An event that was taken before, from the journal."""
-        async for _, record in self.journal.read(0, kinds=frozenset({Block, DeadLetter})):
-            match record:
-                case Block(stage=stage, base=base, count=count) if stage == upstream and base <= ordinal < base + count:
-                    return self.log.codecs[upstream].decode(record)[ordinal - base]
-                case DeadLetter(ordinal=number) if upstream == DEAD_LETTERS and number == ordinal:
-                    return record
-        raise NotFound(
-            f"event {upstream}@{ordinal} is no longer in the journal, so {self.name} cannot deliver it",
-            remedy=f"Settle it with `obzen resolve RUN {self.name} {upstream}@{ordinal} --as delivered` or `--as dead`.",
-        )
 
     # -- durability and receipts ----------------------------------------------------------------
 
@@ -570,11 +477,7 @@ class SinkStage(Handled):
         except BaseException:
             self.place = before
             raise
-        if self.doubted:
-            for taken in inputs:
-                if isinstance(taken, Slice):
-                    for ordinal in range(taken.start, taken.stop):
-                        self.doubted.pop((taken.upstream, ordinal), None)
+        self.settled(inputs)
 
 
 async def _result(done: Any) -> Any:
