@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 import obzen_runtime as oz
-from obzen_runtime.events import Checkpoint, DeliveryIntent, DeliveryResolved, Receipt
+from obzen_runtime.events import Block, Checkpoint, DeliveryIntent, DeliveryResolved, Receipt
 from obzen_runtime.flow import pipeline as pipelines
 from tests.flow.kit import Mortal, ints, play
 from tests.stages.deliveries import DEATHS, count_appends, sound, terminal
@@ -146,3 +146,117 @@ def test_a_checkpoint_keeps_what_is_open(monkeypatch):
     played = play(oz.Flow("f", ints(4) >> send), beside=beside)
     assert played.state == "drained"
     assert {"send": {"s@2": "open"}} in [each.doubted for each in played.of(Checkpoint)]
+
+
+# -- what was decided, carried out behind the cursor ------------------------------------------------
+
+
+def test_an_order_whose_call_crashes_too_is_in_doubt_again():
+    sent: list[int] = []
+    journal = doubted(sent)
+    resolved(journal, "deliver")
+    played = journal.live(sensitive(sent, crash=3))
+    assert (played.state, played.error) == ("drained", None)
+    assert sent.count(3) == 2
+    assert [each.outcome for each in played.of(DeliveryResolved)] == ["doubted", "deliver", "doubted"]
+    assert played.pipeline.stages["send"].counters.doubted == 1
+    journal.live(sensitive(sent))
+    assert sent.count(3) == 2
+
+
+def test_an_order_is_flushed_before_its_receipt():
+    told: list[object] = []
+
+    def flow_of(crash=None):
+        left = [crash]
+
+        @oz.sink(delivery="sensitive")
+        class send:
+            def write(self, n: int) -> None:
+                told.append(n)
+                if n == left[0]:
+                    left[0] = None
+                    raise SystemExit
+
+            def flush(self) -> None:
+                told.append("flush")
+
+        return oz.Flow("f", ints(5) >> send)
+
+    journal = Mortal()
+    sound(journal.live(flow_of(crash=3)))
+    resolved(journal, "deliver")
+    told.clear()
+    assert journal.live(flow_of()).state == "drained"
+    assert told[:2] == [3, "flush"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_order_is_carried_out_by_a_sink_that_takes_batches_now(fails):
+    sent: list[int] = []
+    journal = doubted(sent)
+    resolved(journal, "deliver")
+    batches = []
+
+    @oz.sink(batch=4)
+    def send(batch: list[int]) -> None:
+        batches.append(batch)
+        if fails:
+            raise ValueError("no")
+
+    played = journal.live(oz.Flow("f", ints(9) >> send, window=oz.Window(events=4)))
+    assert (played.state, played.error) == ("drained", None)
+    assert batches == [[3], [3]][: 1 + fails]
+    assert [letter.event for letter in played.of(oz.DeadLetter)] == [5, 3][: 1 + fails]
+
+
+def test_an_order_about_a_dead_letter_is_carried_out():
+    told = []
+
+    def flow_of(crash=None):
+        left = [crash]
+
+        @oz.transform
+        def odd(n: int) -> int:
+            if n % 2:
+                raise ValueError(f"{n} is odd")
+            return n
+
+        @oz.sink(delivery="sensitive")
+        def alarm(letter: oz.DeadLetter) -> None:
+            told.append(letter.event)
+            if letter.event == left[0]:
+                left[0] = None
+                raise SystemExit
+
+        @oz.sink
+        def rest(n: int) -> None: ...
+
+        return oz.Flow("f", ints(6) >> odd >> rest, oz.dead_letters >> alarm)
+
+    journal = Mortal()
+    sound(journal.live(flow_of(crash=3)))
+    assert told == [1, 3, 5]
+    journal.left = None
+    journal.append([DeliveryResolved("alarm", 0, "dead_letters", 1, "deliver")])
+    assert journal.live(flow_of()).state == "drained"
+    assert told == [1, 3, 5, 3]
+
+
+def test_an_order_about_an_event_that_is_not_kept_any_more_says_what_to_do():
+    journal = doubted([])
+    resolved(journal, "deliver")
+    really = journal.read
+
+    async def read(start=1, stop=None, *, kinds=None):
+        async for entry in really(start, stop, kinds=kinds):
+            if not isinstance(entry.record, Block):
+                yield entry
+
+    journal.read = read
+    sent: list[int] = []
+    played = journal.live(sensitive(sent))
+    assert played.state == "failed"
+    assert played.error.message == "event s@3 is no longer in the journal, so send cannot deliver it"
+    assert "obzen resolve RUN send s@3 --as delivered" in played.error.remedy
+    assert sent == []
