@@ -24,7 +24,7 @@ from obzen_runtime.actor.outlast import outlast
 from obzen_runtime.events import ActorAborted, ActorState, Record
 from obzen_runtime.kernel import Cancelled, ErrorInfo, InternalError, ProtocolViolated, UsageError, classify, logger
 
-__all__ = ["drive"]
+__all__ = ["check_unused", "drive"]
 
 C = TypeVar("C")
 
@@ -41,8 +41,7 @@ async def drive(actor: Actor[C], context: C, ground: Ground) -> Ended:
 
     Raises what the journal raises, and `UsageError` for an actor that has been driven before.
     """
-    if actor.mailbox.driven:
-        raise UsageError(f"{actor.name} has been run: an actor runs once", remedy="Make a new one for each run.")
+    check_unused(actor)
     actor.mailbox.driven = True
     loop = _Loop(actor, context, ground)
     task = asyncio.get_running_loop().create_task(loop.run(), name=f"obzen {actor.name}")
@@ -57,6 +56,12 @@ async def drive(actor: Actor[C], context: C, ground: Ground) -> Ended:
     cancelled = await outlast(task, told)
     ended = (None if task.cancelled() else task.result()) or loop.ended or loop.never_ran()
     return ended if cancelled is None else msgspec.structs.replace(ended, cancelled=cancelled)
+
+
+def check_unused(actor: Actor[Any]) -> None:
+    """Raises `UsageError` for an actor that has been driven before."""
+    if actor.mailbox.driven:
+        raise UsageError(f"{actor.name} has been run: an actor runs once", remedy="Make a new one for each run.")
 
 
 class _Abort(Exception):
@@ -183,9 +188,7 @@ class _Loop(Generic[C]):
         mailbox = self.mailbox
         if mailbox.pending:
             return
-        while not (mailbox.pending or mailbox.closed or mailbox.killed is not None):
-            await mailbox.wake.wait()
-        mailbox.wake.set()  # what woke us may have been work, which the next dispatch must not miss
+        await mailbox.rest(messages=False)
         self._check_killed()
         if mailbox.closed and self.closed_told:
             raise _Abort(self._misuse(f"{self.state!r} waits for a command and its mailbox is closed", "Let the failure event end it."))
@@ -315,19 +318,7 @@ class _Loop(Generic[C]):
         if self.failures < 2:
             await asyncio.sleep(0)
             return
-        mailbox, over = self.mailbox, asyncio.Event()
-
-        def end() -> None:
-            over.set()
-            mailbox.wake.set()
-
-        timer = asyncio.get_running_loop().call_later(min(0.001 * 2**self.failures, 0.1), end)
-        try:
-            while not (over.is_set() or mailbox.pending or mailbox.killed is not None):
-                await mailbox.wake.wait()
-        finally:
-            timer.cancel()
-            mailbox.wake.set()  # see _until_ordered
+        await self.mailbox.rest(min(0.001 * 2**self.failures, 0.1), messages=False)
 
     # -- what is told ---------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ and a data lane of messages that `dispatch_state` takes when it likes. Posting n
 silently: a closed mailbox refuses. All calls are made on the loop's thread.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
@@ -41,7 +42,7 @@ class Mailbox(Generic[M]):
     refused. `driven` and `on_kill` are the loop's.
     """
 
-    __slots__ = ("_control", "_data", "closed", "driven", "killed", "on_kill", "pending", "wake")
+    __slots__ = ("_control", "_data", "_fresh", "closed", "driven", "killed", "on_kill", "pending", "wake")
 
     def __init__(self) -> None:
         self.wake = Wake()
@@ -52,6 +53,7 @@ class Mailbox(Generic[M]):
         self.on_kill: Callable[[], object] | None = None
         self._control: tuple[deque[object], ...] = tuple(deque() for _ in Urgency)
         self._data: deque[M] = deque()
+        self._fresh = False
 
     def post(self, event: object, urgency: Urgency = Urgency.EVENT) -> None:
         """Put an event for the machine into the control lane. Raises `ProtocolViolated` when closed."""
@@ -75,6 +77,7 @@ class Mailbox(Generic[M]):
         if self.closed:
             raise ProtocolViolated("the mailbox is closed: its actor has ended", remedy="Ask for the actor's state before telling.")
         self._data.append(message)
+        self._fresh = True
         self.wake.set()
 
     def control(self) -> object | None:
@@ -87,7 +90,36 @@ class Mailbox(Generic[M]):
 
     def take(self) -> M | None:
         """The oldest message, or None."""
-        return self._data.popleft() if self._data else None
+        message = self._data.popleft() if self._data else None
+        self._fresh = len(self._data) > 0
+        return message
+
+    async def rest(self, seconds: float | None = None, *, messages: bool) -> bool:
+        """Wait for a control event, a kill, the closing, or a message if `messages` count; False when `seconds` passed first.
+
+        A message that nobody takes ends one rest, not every further one.
+        """
+        over = False
+
+        def end() -> None:
+            nonlocal over
+            over = True
+            self.wake.set()
+
+        def called() -> bool:
+            return self.pending > 0 or self.closed or self.killed is not None or (messages and self._fresh)
+
+        timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, end)
+        try:
+            while not (called() or over):
+                await self.wake.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self.wake.set()  # what woke us may have been work, which the next dispatch must not miss
+        heard = called()
+        self._fresh = self._fresh and not messages
+        return heard
 
     def close(self) -> list[object]:
         """Refuse from now on; what was never taken is returned, so that it can be told, and is taken by nobody else."""

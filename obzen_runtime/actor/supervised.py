@@ -11,14 +11,14 @@ from typing import Any, ClassVar, Generic, TypeVar, final
 import msgspec
 
 from obzen_runtime.actor.directives import Control, Directive, Ended, Ground
-from obzen_runtime.actor.loop import drive
+from obzen_runtime.actor.loop import check_unused, drive
 from obzen_runtime.actor.mailbox import Mailbox
 from obzen_runtime.actor.outlast import outlast
 from obzen_runtime.actor.watch import Watchdog
 from obzen_runtime.events import ActorCompleted, ActorStalled, RunCancelled, RunCompleted, RunFailed, RunStarted, StageInfo
 from obzen_runtime.fsm import Machine
 from obzen_runtime.journal import Journal, Manifest, RunDirectory, SegmentJournal, SegmentOptions, level_from, level_text
-from obzen_runtime.kernel import ErrorInfo, FlowInvalid, Seams, error_from, new_run_id, versions
+from obzen_runtime.kernel import ErrorInfo, FlowInvalid, Seams, UsageError, error_from, new_run_id, versions
 
 __all__ = ["SelfSupervised"]
 
@@ -32,7 +32,9 @@ class SelfSupervised(Generic[C]):
     `Continue()`, `Transition(event)` or `Terminate(reason)`, and `event_for_action_error(error)` that names the
     event a failing action becomes. `run` drives it, once; nothing else can move the machine.
 
-    `mailbox.post(event)` feeds an event from outside, ahead of any work; `mailbox.kill(reason)` ends it at once.
+    `mailbox.post(event)` feeds an event from outside, ahead of the next work; `mailbox.tell(message)` leaves a message
+    that `dispatch_state` takes with `mailbox.take()`; `mailbox.kill(reason)` ends it at once, whatever it waits for.
+    Work under way is not interrupted by an event, so a state that has nothing to do waits with `idle`.
     """
 
     machine: ClassVar[Machine[Any]]
@@ -40,6 +42,8 @@ class SelfSupervised(Generic[C]):
     def __init__(self, name: str) -> None:
         self.name = name
         self.mailbox: Mailbox[Any] = Mailbox()
+        self.ground: Ground | None = None
+        """What it stands on, from the moment it runs."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -53,6 +57,8 @@ class SelfSupervised(Generic[C]):
             for method in ("dispatch_state", "event_for_action_error")
             if getattr(cls, method) is getattr(SelfSupervised, method)
         ]
+        if not problems and not inspect.iscoroutinefunction(inspect.unwrap(cls.dispatch_state)):
+            problems.append(f"{cls.__name__}.dispatch_state is not async: define it with async def")
         if inspect.iscoroutinefunction(cls.event_for_action_error):
             problems.append(f"{cls.__name__}.event_for_action_error is async: it only names an event, define it with a plain def")
         if not problems:
@@ -78,35 +84,65 @@ class SelfSupervised(Generic[C]):
         return None
 
     def control(self, state: str) -> Control:
-        """Terminal states take no more commands; every other state takes one before each dispatch."""
+        """Terminal states take no more events; every other one takes one before each dispatch; `"block"` only waits for one."""
         return "ignore" if state in self.machine.terminal else "poll"
 
     def completion(self, state: str, reason: str, at: int) -> ActorCompleted:
         """The record that is written once, when the actor terminates."""
         return ActorCompleted(self.name, state, reason, at)
 
+    async def idle(self, seconds: float | None = None) -> bool:
+        """Have nothing to do in `dispatch_state`: wait until an event or a message comes to `mailbox`.
+
+        Returns True when `seconds` passed first. After False return `Continue()`: the event is taken then.
+        """
+        return not await self.mailbox.rest(seconds, messages=True)
+
     @final
-    async def run(self, context: C, *, journal: str | Path | Journal = "runs", durability: str = "os", seams: Seams | None = None) -> str:
+    async def run(
+        self,
+        context: C,
+        *,
+        journal: str | Path | Journal = "runs",
+        durability: str = "os",
+        seams: Seams | None = None,
+        parent: "SelfSupervised[Any] | None" = None,
+    ) -> str:
         """Drive the actor to its end and return the reason it terminated with.
 
         `journal` is a directory, in which the run gets a directory of its own with a manifest and a journal, or a
         journal of yours, which gets the actor's records and is not closed. `durability` is that of a journal made
-        here: `os`, `fsync` or `interval(ms)`.
+        here: `os`, `fsync` or `interval(ms)`. With `parent`, an actor that runs, it runs in the parent's run, with its
+        journal and clock; the parent ends its children before itself.
 
         Raises the failure as an `ObzenError` that names actor and state when the actor aborted. Cancelling the task
         is an order to stop: the actor gets its own stop event and 30 seconds to end, then the cancellation goes on.
         """
+        check_unused(self)  # before a run is made on disk
         seams = seams or Seams()
-        if isinstance(journal, str | Path):
+        if parent is not None:
+            ended = await _run_on(self, context, _ground_of(parent))
+        elif isinstance(journal, str | Path):
             ended = await _run_in_directory(self, context, Path(journal), SegmentOptions(level=level_from(durability)), seams)
         else:
-            ended = await drive(self, context, Ground(journal, seams))
+            ended = await _run_on(self, context, Ground(journal, seams))
         if ended.cancelled is not None and ended.how != "aborted":
             raise ended.cancelled
         if ended.error is not None:
             message = f"{self.name} {ended.how} in state {ended.state!r}: {ended.error.message}"
             raise error_from(msgspec.structs.replace(ended.error, message=message))
         return ended.reason
+
+
+def _ground_of(parent: SelfSupervised[Any]) -> Ground:
+    if parent.ground is None:
+        raise UsageError(f"{parent.name} does not run, so it cannot be the parent of one that does", remedy="Run the parent first.")
+    return parent.ground
+
+
+async def _run_on(actor: SelfSupervised[C], context: C, ground: Ground) -> Ended:
+    actor.ground = ground
+    return await drive(actor, context, ground)
 
 
 async def _run_in_directory(actor: SelfSupervised[C], context: C, base: Path, options: SegmentOptions, seams: Seams) -> Ended:
@@ -123,7 +159,7 @@ async def _run_in_directory(actor: SelfSupervised[C], context: C, base: Path, op
     try:
         journal.append([RunStarted(run.run_id, actor.name, now(), journal.epoch, (StageInfo(actor.name, "actor"),))])
         watchdog.start(asyncio.get_running_loop())
-        ended = await drive(actor, context, Ground(journal, seams, watchdog, run.run_id))
+        ended = await _run_on(actor, context, Ground(journal, seams, watchdog, run.run_id))
         journal.append([_last_record(ended, now())])
     finally:
         watchdog.stop()

@@ -95,6 +95,10 @@ def failure(self, error): ...
         ({"machine": TABLE, "event_for_action_error": failure}, "Made.dispatch_state is missing: define it"),
         ({"machine": TABLE, "dispatch_state": dispatch}, "Made.event_for_action_error is missing: define it"),
         (
+            {"machine": TABLE, "dispatch_state": failure, "event_for_action_error": failure},
+            "Made.dispatch_state is not async: define it with async def",
+        ),
+        (
             {"machine": TABLE, "dispatch_state": dispatch, "event_for_action_error": dispatch},
             "event_for_action_error is async: it only names an event",
         ),
@@ -273,6 +277,7 @@ async def test_O_07_an_actor_that_has_run_is_not_run_again(tmp_path):
     await worker.run([oz.Terminate("done")], journal=MemoryJournal())
     with pytest.raises(UsageError, match="an actor runs once"):
         await worker.run([], journal=tmp_path)
+    assert list(tmp_path.iterdir()) == [], "no run is begun for it"
 
 
 async def test_events_posted_from_outside_overtake_the_work():
