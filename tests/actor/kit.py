@@ -216,3 +216,10 @@ def virtually(main):
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         result = runner.run(main)
         return result, runner.get_loop().time()
+
+
+async def passing(seconds):
+    """Let virtual seconds pass; refused on a loop that would really wait."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    await asyncio.wait([loop.create_future()], timeout=seconds)

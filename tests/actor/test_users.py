@@ -9,8 +9,7 @@ import obzen_runtime as oz
 from obzen_runtime.events import ActorAborted, ActorCompleted, ActorState, RunCompleted, RunStarted
 from obzen_runtime.journal import MemoryJournal, SegmentReader, list_runs
 from obzen_runtime.kernel import UsageError
-from tests.actor.kit import turns, virtually
-from tests.stages.kit import passing
+from tests.actor.kit import passing, turns, virtually
 
 
 class Due(msgspec.Struct, frozen=True):
