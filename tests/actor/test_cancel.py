@@ -127,6 +127,21 @@ def test_O_15_the_deadline_reaches_an_action_too():
     assert (ended.how, ended.reason, seconds, run.context) == ("killed", "stop_timeout", 2.0, [])
 
 
+def test_O_15_a_cancellation_while_it_stops_gives_it_no_fresh_budget():
+    table = machine(on(Go, "idle", "busy"), on(Halt, "busy", "finishing"), on(Work, "finishing", "end"), on(Broke, "*", "broken"))
+    run = Run(Scripted({"finishing": forever}, table, control={"busy": "block"}), stop_within=30.0)
+
+    async def main():
+        task = run.task()
+        await turns()
+        run.actor.mailbox.post(Stop("enough", 5.0), Urgency.STOP)
+        asyncio.get_running_loop().call_later(3.0, task.cancel)
+        return await task
+
+    ended, seconds = virtually(main())
+    assert (ended.how, ended.reason, seconds) == ("killed", "stop_timeout", 5.0)
+
+
 async def test_O_15_a_second_cancellation_ends_it_hard():
     table = machine(on(Go, "idle", "busy"), on(Halt, "busy", "finishing"), on(Work, "finishing", "end"), on(Broke, "*", "broken"))
     run = Run(Scripted({"busy": forever, "finishing": forever}, table))
