@@ -6,6 +6,8 @@ receipt names has been given to the operating system, so it outlives the process
 before its receipt is written, else when the sink closes.
 """
 
+import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable
@@ -76,28 +78,47 @@ class FileWriter:
     def resume(self, position: int | None) -> None:
         """Open the file: made or emptied where `position` is None, else cut back to so many bytes.
 
-        Raises `IoFailed` (`sink_changed`) when it is not there or is shorter than that.
+        Raises `IoFailed` when another process writes it, or (`sink_changed`) when it is not there or is shorter than that.
         """
-        flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_TRUNC if position is None else 0)
+        flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT if position is None else 0)
         try:
             self._fd = os.open(self.path, flags, 0o666)
-            status = os.fstat(self._fd)
+            self._cut(position or 0)
         except FileNotFoundError as error:
             if position is None:
                 raise refusal(self.path, "write", error) from error
             raise self._changed(position, "it is gone") from error
         except (OSError, ValueError) as error:
+            self._shut()
             raise refusal(self.path, "write", error) from error
-        self._plain = stat.S_ISREG(status.st_mode)
+        except IoFailed:
+            self._shut()  # what is refused is left alone: closing writes no end into it
+            raise
         if position is None:
             self._put(self._form.head)
-            return
+
+    def _cut(self, position: int) -> None:
+        status = os.fstat(self._fd)
+        self._plain = stat.S_ISREG(status.st_mode)
         if self._plain:
+            self._lock()
             if status.st_size < position:
                 raise self._changed(position, f"it has {status.st_size} bytes")
             os.ftruncate(self._fd, position)
             os.lseek(self._fd, position, os.SEEK_SET)
         self._size = position
+
+    def _lock(self) -> None:
+        """Keep other processes off the file until it is closed, where its file system can."""
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise IoFailed(
+                    f"cannot write {self.path}: another process is writing it",
+                    remedy="Wait until that one has ended, or give another path.",
+                    path=str(self.path),
+                ) from error
 
     def add(self, events: list[Any]) -> None:
         """Take events; raises what the form's encoder raises, and then none of them is taken."""

@@ -1,5 +1,8 @@
+import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -89,6 +92,44 @@ def test_a_place_that_cannot_be_written_is_told_with_its_remedy(make, tmp_path):
         assert remedy in failed.value.remedy
     with pytest.raises(IoFailed, match="no file can be called that"):
         opened(make("out", Row, path="a\0b"))
+
+
+@pytest.mark.parametrize("make", SINKS)
+@pytest.mark.parametrize("position", [None, 3])
+def test_a_file_that_another_process_writes_is_refused_and_left_alone_until_that_one_ends(make, path, position):
+    path.write_text("of the other")
+    hold = f"import fcntl, sys; file = open({str(path)!r}, 'r+'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(IoFailed, match=f"cannot write {path}: another process is writing it") as failed:
+            opened(make("out", Row, path=path), position)
+        assert failed.value.remedy == "Wait until that one has ended, or give another path."
+        other.communicate()
+    assert path.read_text() == "of the other"
+    opened(make("out", Row, path=path), position).close()
+
+
+def test_a_file_system_that_cannot_lock_is_written_all_the_same(path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    opened(json_sink("out", Row, path=path)).close()
+    assert path.read_text() == EMPTY[json_sink]
+
+
+def test_a_file_that_cannot_be_cut_is_told_and_left_alone(path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    path.write_text("what was there")
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    sink = json_sink("out", Row, path=path)
+    writer = sink.handler(**sink.bound)
+    with pytest.raises(IoFailed, match=f"cannot write {path}: Input/output error"):
+        writer.resume(4)
+    writer.close()
+    assert path.read_text() == "what was there"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
