@@ -1,4 +1,4 @@
-"""Durable, supervised streaming and actions in plain Python, over one append-only journal.
+"""Durable, supervised streaming in plain Python, over one append-only journal.
 
 A flow joins stages: `oz.run(oz.Flow("hello", numbers >> square >> show))`, where `numbers` is a generator decorated
 with `@oz.source`, `square` a function with `@oz.transform` and `show` one with `@oz.sink`.

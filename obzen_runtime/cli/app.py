@@ -31,7 +31,7 @@ __all__ = ["app", "execute", "main"]
 
 app = typer.Typer(
     name="obzen",
-    help="Durable, supervised streaming and actions in plain Python, over one append-only journal.",
+    help="Durable, supervised streaming in plain Python, over one append-only journal.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -68,9 +68,34 @@ def test_the_first_flow_of_the_readme_prints_its_total(checkout):
     assert done.stdout == "total: 2499950000\n", done.stderr
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/guarantees.md", "docs/flaws.md", "docs/recovery.md", "docs/counts.md"]
-)
+def test_the_flow_over_own_data_of_the_readme_totals_it_and_keeps_what_is_no_reading(checkout):
+    (checkout / "power.py").write_text(python_blocks(README)[1])
+    (checkout / "today.jsonl").write_text('{"device":"pump","watts":3.5}\n{"device":"fan"}\n{"device":"pump","watts":2}\n')
+    (command,) = re.findall(r"`(obzen run power.py [^`]*)`", README)
+    done = subprocess.run(["bash", "-c", command], cwd=checkout, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (checkout / "totals.csv").read_text().split() == ["device,watts", "pump,5.5"]
+    letters = subprocess.run(
+        ["obzen", "dead-letters", "--last"], cwd=checkout, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert "today.jsonl:2" in letters.stdout
+
+
+PAGES = sorted([*(path.name for path in ROOT.glob("*.md")), *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+READERS = {"hello.py", "orders.py"}
+"""Programs that the reader is told of as his own."""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_program_that_a_page_names_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    folders = ("obzen_runtime", "tests", "examples", "benchmarks")
+    there = [f"/{path.relative_to(ROOT).as_posix()}" for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    for name in set(re.findall(r"`([a-z_0-9/]+\.py)`", text)) - READERS:
+        assert any(file.endswith(f"/{name}") for file in there), f"{page} names {name}"
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_links_of_a_page_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
