@@ -1,7 +1,7 @@
 """A machine as a picture, made from the table it runs by, so that a drawing cannot be out of date."""
 
 from collections.abc import Iterator, Sequence
-from textwrap import wrap
+from textwrap import TextWrapper
 from typing import Any
 
 from obzen_runtime.fsm.compiled import Machine
@@ -14,7 +14,7 @@ from obzen_runtime.kernel import UsageError
 __all__ = ["draw_mermaid", "draw_svg", "draw_text", "machine_graph"]
 
 WIDE = 30
-"""Characters after which a label goes on in a new line."""
+"""Characters after which a label goes on in a new line; a name is never cut."""
 
 _START = "[*]"
 _RESERVED = frozenset(
@@ -114,14 +114,14 @@ def machine_graph(machine: Machine[Any], *, state: str | None = None) -> Graph:
             line
             for word, hooks in (("entry", machine.spec.on_enter), ("exit", machine.spec.on_exit))
             if hooks.get(name)
-            for line in wrap(f"{word} / {_names(hooks[name])}", WIDE)
+            for line in _lines(f"{word} / {_names(hooks[name])}")
         ]
         shape: Shape = "double" if name in machine.terminal else "box"
         nodes.append(Node(name, (name, *inner), shape, name == state))
     labels: dict[tuple[str, str], list[str]] = {}
     for row in machine.rows:
         for source in dict.fromkeys(row.sources):
-            labels.setdefault((source, row.target), []).extend(wrap(_told(row), WIDE, subsequent_indent="  "))
+            labels.setdefault((source, row.target), []).extend(_lines(_told(row)))
     edges = [Edge(_START, machine.initial), *(Edge(source, target, "\n".join(lines)) for (source, target), lines in labels.items())]
     return Graph(tuple(nodes), tuple(edges), machine.name)
 
@@ -129,6 +129,10 @@ def machine_graph(machine: Machine[Any], *, state: str | None = None) -> Graph:
 def _told(row: Row[Any]) -> str:
     guard = f" [{label_of(row.when)}]" if row.when else ""
     return f"{row.event.__name__}{guard}{' / ' + _names(row.do) if row.do else ''}"
+
+
+def _lines(label: str) -> list[str]:
+    return TextWrapper(WIDE, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False).wrap(label)
 
 
 def _names(functions: Sequence[Any]) -> str:

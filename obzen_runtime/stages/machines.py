@@ -149,7 +149,11 @@ def _remember(state: str) -> Callable[[Any, Any], Any]:
 
 
 def _back_to(state: str) -> Callable[[Any, Any], bool]:
-    return lambda stage, event: stage.left == state
+    def left(stage: Any, event: object) -> bool:
+        return bool(stage.left == state)
+
+    left.__name__ = f"left_{state}"  # drawings show it
+    return left
 
 
 def _machine(name: str, rows: Sequence[Any], active: Sequence[str]) -> Machine[Any]:

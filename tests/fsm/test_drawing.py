@@ -1,5 +1,6 @@
 """A machine as text, as Mermaid and as SVG: everything of the table is in it, nothing is invented."""
 
+from functools import partial
 from xml.etree import ElementTree
 
 import pytest
@@ -171,6 +172,25 @@ def test_long_labels_go_on_in_a_new_line_and_lose_nothing():
     assert len(lines) > 1
     assert max(map(len, lines)) <= 30
     assert " ".join(line.strip() for line in lines) == "Done / " + ", ".join(f"Act{number}" for number in range(8))
+
+
+def test_a_name_longer_than_a_line_is_never_cut():
+    def this_action_has_a_name_that_is_longer_than_a_line(context: object, event: object) -> None: ...
+
+    name = this_action_has_a_name_that_is_longer_than_a_line.__name__
+    table = [on(Done, "idle", "busy", do=[greet, this_action_has_a_name_that_is_longer_than_a_line, report])]
+    machine = Machine("m", initial="idle", table=table, on_enter={"busy": [this_action_has_a_name_that_is_longer_than_a_line]})
+    assert [line.strip() for line in machine_graph(machine).edges[1].lines()] == ["Done / greet,", f"{name},", "report"]
+    assert sorted(text.strip() for text in texts(draw_svg(machine)) if name in text) == [name, f"{name},"]
+
+
+@pytest.mark.parametrize("draw", [draw_text, draw_mermaid, draw_svg])
+def test_a_partial_is_drawn_with_the_name_of_its_function(draw):
+    table = [on(Done, "idle", "busy", when=partial(willing), do=[partial(partial(greet), event=None)])]
+    drawn = draw(Machine("m", initial="idle", table=table))
+    assert "willing" in drawn
+    assert "greet" in drawn
+    assert "partial" not in drawn
 
 
 @pytest.mark.parametrize("draw", [draw_text, draw_mermaid, draw_svg])
