@@ -25,7 +25,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """Events processed, dropped or dead-lettered by the reader."""
     passed: bool
     missing: str = ""
-    """Evidence that is not there, by name."""
+    """Evidence that is not there, by name, or a source's word that was not kept."""
 
 
 def judge(edges: Iterable[Edge], stages: Mapping[str, Stage]) -> list[Verdict]:
@@ -44,8 +44,9 @@ def judge(edges: Iterable[Edge], stages: Mapping[str, Stage]) -> list[Verdict]:
         verdicts.append(Verdict(edge.name, edge.delivered, edge.accounted, passed, missing))
     for name, stage in stages.items():
         if isinstance(stage, SourceStage) and stage.progress.expected is not None and not stage.told_to_drain:
-            expected = stage.progress.expected
-            verdicts.append(Verdict(f"{name} gives {expected}", expected, stage.taken, expected == stage.taken))
+            expected, given = stage.progress.expected, stage.taken
+            told = "" if given == expected else f"{name} said that it gives {expected} items, and gave {given}"
+            verdicts.append(Verdict(f"{name} gives {expected}", expected, given, not told, told))
     return verdicts
 
 
@@ -64,6 +65,7 @@ def violation(verdicts: Iterable[Verdict]) -> ErrorInfo | None:
         kind="PROTOCOL",
         code="contract_violated",
         message=f"{len(broken)} contract{'s' if len(broken) > 1 else ''} violated: {told}",
-        remedy="This is a bug of the runtime: keep the run directory and report it.",
+        remedy="An edge that disagrees is a bug of the runtime: keep the run directory and report it. "
+        "A source's count is its own: correct its progress.expected, or its input.",
         category="scheduler",
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 
-from obzen_runtime.kernel import ErrorInfo
+from obzen_runtime.kernel import ErrorInfo, UsageError
 
 __all__ = ["At", "Bad", "Offset", "asks_for_offset", "offset_reader", "raw_of"]
 
@@ -19,7 +19,10 @@ T = TypeVar("T")
 
 
 class Bad(msgspec.Struct, frozen=True):
-    """What a source yields for a row that is no event: it becomes a dead letter with its place, and the source goes on."""
+    """What a source yields for a row that is no event: it becomes a dead letter with its place, and the source goes on.
+
+    Raises `UsageError` for values of other types: they would stand in the journal, where nobody could read them back.
+    """
 
     raw: bytes | str
     """The row as it stands in the input."""
@@ -28,10 +31,28 @@ class Bad(msgspec.Struct, frozen=True):
     place: str = ""
     """Where it stands, such as `flights.csv:17`."""
 
+    def __post_init__(self) -> None:
+        for name, kinds in _BAD.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds):
+                raise UsageError(
+                    f"oz.Bad: {name}={value!r} is {type(value).__name__}", remedy=f"Give {' or '.join(each.__name__ for each in kinds)}."
+                )
+        if isinstance(self.error, ErrorInfo):
+            try:
+                _read_error(_encode(self.error))
+            except (msgspec.MsgspecError, TypeError, ValueError) as error:
+                raise UsageError(f"oz.Bad: its ErrorInfo cannot be kept: {error}", remedy="Give a text or an exception.") from error
+
+
+_BAD: Final = {"raw": (bytes, str), "error": (BaseException, ErrorInfo, str), "place": (str,)}
+_encode = msgspec.msgpack.Encoder().encode
+_read_error = msgspec.msgpack.Decoder(ErrorInfo).decode
+
 
 def raw_of(bad: Bad) -> bytes:
-    """The row's bytes."""
-    return bad.raw.encode() if isinstance(bad.raw, str) else bytes(bad.raw)
+    """The row's bytes; also of a text that is no Unicode."""
+    return bad.raw.encode(errors="surrogatepass") if isinstance(bad.raw, str) else bad.raw
 
 
 class At(msgspec.Struct, Generic[O, T], frozen=True):

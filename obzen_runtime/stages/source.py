@@ -39,15 +39,25 @@ __all__ = ["Progress", "Source", "SourceStage", "source"]
 class Progress:
     """How far a source is. Ask for it with a parameter annotated `oz.Progress`."""
 
-    __slots__ = ("done", "expected", "total")
+    __slots__ = ("_expected", "done", "total")
 
     def __init__(self) -> None:
         self.done = 0
         """What is done, in units of the source's own (bytes, rows)."""
         self.total: int | None = None
         """What there is to do, in the same units, where that is known."""
-        self.expected: int | None = None
+        self._expected: int | None = None
+
+    @property
+    def expected(self) -> int | None:
         """Items the source will give in all, where it knows: a contract of the run, checked at its natural end."""
+        return self._expected
+
+    @expected.setter
+    def expected(self, count: int | None) -> None:
+        if count is not None and type(count) is not int:
+            raise UsageError(f"progress.expected={count!r} is no number of items", remedy="Give a whole number, or None.")
+        self._expected = count
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +113,11 @@ def source(handler: Callable[..., Any] | None = None, /, *, thread: bool = False
         return dataclasses.replace(described, thread=thread, repeatable=repeatable, ack=ack, seek=seek)
 
     return make if handler is None else make(handler)
+
+
+def _readable(place: str) -> str:
+    """A place that can be kept: names of files may be no Unicode."""
+    return place.encode(errors="backslashreplace").decode()
 
 
 def _seek_of(name: str, signature: Signature) -> str:
@@ -337,7 +352,7 @@ class SourceStage(Stage):
                 error = classify(Permanent(bad.error, code="bad_row"))
             case _:
                 error = classify(bad.error)
-        return DeadLetter(0, self.name, self.at, error, payload=raw_of(bad), place=bad.place)
+        return DeadLetter(0, self.name, self.at, error, payload=raw_of(bad), place=_readable(bad.place))
 
     # -- acknowledging ----------------------------------------------------------------------------
 

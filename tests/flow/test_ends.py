@@ -130,8 +130,8 @@ def test_a_source_that_knows_its_count_is_held_to_it():
     assert counted(10).state == "drained"
     played = counted(12)
     assert (played.state, played.error.code) == ("failed", "contract_violated")
-    assert "12" in played.error.message
-    assert "10" in played.error.message
+    assert "s said that it gives 12 items, and gave 10" in played.error.message
+    assert "progress.expected" in played.error.remedy
 
 
 def test_a_slow_stage_ends_nothing():

@@ -265,6 +265,47 @@ def test_the_error_of_a_bad_row_may_be_a_text_an_exception_or_an_error_of_ours()
     assert mine.error == info
 
 
+@pytest.mark.parametrize(
+    ("told", "named"),
+    [
+        ({"raw": 5}, "raw=5"),
+        ({"error": None}, "error=None"),
+        ({"place": 7}, "place=7"),
+        ({"error": oz.ErrorInfo(kind="BROKEN", code="x", message="m")}, "ErrorInfo"),
+        ({"error": oz.ErrorInfo(kind="IO", code="io", message=object())}, "ErrorInfo"),
+    ],
+    ids=["raw", "error", "place", "a kind there is not", "a message that is none"],
+)
+def test_a_bad_row_that_nobody_could_read_back_fails_where_it_is_made(told, named):
+    @oz.source
+    def s() -> Iterator[int]:
+        yield 1
+        yield oz.Bad(**{"raw": "x", "error": "no", **told})
+
+    done = play(oz.Flow("f", s >> Seen().sink()))
+    assert done.state == "failed"
+    assert named in done.error.message
+    assert not done.letters()
+
+
+def test_a_bad_row_may_be_no_unicode():
+    done = play(oz.Flow("f", source_of(oz.Bad("a\ud800", "\udcff", "\udcff.csv:3"), 1) >> Seen().sink()))
+    drained(done)
+    (letter,) = done.letters()
+    assert (letter.payload, letter.place) == (b"a\xed\xa0\x80", "\\udcff.csv:3")
+
+
+def test_a_count_that_is_no_number_fails_the_source_where_it_is_said():
+    @oz.source
+    def s(progress: oz.Progress) -> Iterator[int]:
+        progress.expected = "2"
+        yield 1
+
+    done = play(oz.Flow("f", s >> Seen().sink()))
+    assert done.state == "failed"
+    assert "progress.expected='2'" in done.error.message
+
+
 def test_too_many_bad_rows_fail_the_flow():
     done = play(oz.Flow("f", source_of(*[oz.Bad("x", "no")] * 100) >> Seen().sink(), max_dead_letters=5))
     assert done.state == "failed"
