@@ -83,8 +83,8 @@ def source(*, thread: bool = False, repeatable: bool = True, ack: Ack | None = N
 def source(handler: Callable[..., Any] | None = None, /, *, thread: bool = False, repeatable: bool = True, ack: Ack | None = None) -> Any:
     """Describe a generator (plain or async) as a source: annotate it `-> Iterator[T]` or `-> AsyncIterator[T]`.
 
-    A plain generator is pulled on the loop while that is quick; one whose pulls take over 1 ms is moved to a thread
-    of its own, from the start with `thread=True`.
+    With `T | None` a None is dropped. A plain generator is pulled on the loop while that is quick; one whose pulls take
+    over 1 ms is moved to a thread of its own, from the start with `thread=True`.
 
     A source that can begin anywhere takes `start: oz.Offset | None = None` and yields `oz.At(offset, item)`, for every
     item or for some: started again it gets the last offset that the journal holds, and goes on with what follows it.
@@ -150,6 +150,9 @@ class SourceStage(Stage):
         self._repeatable = node.repeatable or bool(node.seek)
         self._read_offset = offset_reader(hints_of(node.handler)) if node.seek else None
         self._again: Again | None = None
+        self._optional = node.signature is not None and node.signature.optional
+        self._gaps = False
+        """Of the items at hand some are None, and dropped."""
         self._ack = node.ack
         self._acks: Acks | None = None
         self._owed: tuple[int, Any] | None = None
@@ -300,9 +303,11 @@ class SourceStage(Stage):
             kinds = kinds_of(given)
         bad: list[Bad] = []
         made = Made(outputs=given, kinds=kinds)
-        if Bad in kinds:
+        self._gaps = type(None) in kinds and self._optional
+        if Bad in kinds or self._gaps:
             bad = [item for item in given if type(item) is Bad]
-            made = Made(outputs=[item for item in given if type(item) is not Bad])
+            made = Made(outputs=[item for item in given if type(item) is not Bad and not (self._gaps and item is None)])
+        dropped = len(given) - len(bad) - len(made.outputs)
         self._pulled, self._at, self._bad = given, at, tuple(self._letter(each) for each in bad)
         try:
             check_size(self._bad)
@@ -313,6 +318,7 @@ class SourceStage(Stage):
             self._commit_items(items[half:])
             return
         self.counters.received += len(items)
+        self.counters.dropped += dropped
         if bad or made.dead:
             self.log.letters.check_flood()
 
@@ -322,7 +328,7 @@ class SourceStage(Stage):
         offset, since, crc = self.offset, self.since + len(self._pulled), self.crc
         if self._at is not None and self._seek:
             offset, since, crc = self._encoded(self._at.offset), 0, 0
-        elif every:
+        elif every or self._gaps:
             crc = chain_items(crc, self.codec, self._pulled)
         else:
             crc = chain(crc, record.payloads)

@@ -320,6 +320,25 @@ def test_an_item_that_was_not_declared_is_a_dead_letter():
     assert all(not block.errors for block in done.blocks("s"))
 
 
+def test_none_of_a_source_that_declares_it_is_dropped():
+    def given(number):
+        return None if number % 3 == 0 else oz.Bad(str(number), "five") if number % 5 == 0 else number
+
+    seen = Seen()
+    done = play(oz.Flow("f", source_of(*map(given, range(3000)), kind=int | None) >> seen.sink()))
+    drained(done)
+    assert seen == [number for number in range(3000) if number % 3 and number % 5]
+    counts = done["s"]
+    assert (counts.received, counts.dropped, counts.dead) == (3000, 1000, 400)
+    assert done.pipeline.stages["s"].taken == 3000
+
+
+def test_a_source_of_nothing_but_none_ends():
+    done = play(oz.Flow("f", source_of(*[None] * 100, kind=int | None) >> Seen().sink()))
+    drained(done)
+    assert done["s"].dropped == 100
+
+
 # -- failures -----------------------------------------------------------------------------------
 
 

@@ -283,6 +283,27 @@ def test_an_item_behind_the_last_offset_that_differs_is_named():
     assert "numbers@203 is -203, it was 203" in played.error.message
 
 
+@pytest.mark.parametrize("now", [None, 4])
+def test_what_a_source_dropped_is_compared_too(now):
+    journal, begun = oz.MemoryJournal(keep=True), []
+
+    @oz.source
+    def s() -> Iterator[int | None]:
+        begun.append(True)
+        for number in range(10):
+            if number == 8 and len(begun) == 1:
+                raise oz.Permanent("no more today")
+            yield number if number % 4 else None if len(begun) == 1 or number != 4 else now
+
+    died(s, journal=journal)
+    played, rest = ran(s, journal=journal)
+    if now is None:
+        assert played.state == "drained", played.error
+        assert rest == [9]
+    else:
+        assert played.error.code == "source_changed"
+
+
 def test_a_field_that_differs_is_named():
     class Point(msgspec.Struct, frozen=True):
         x: int
