@@ -71,9 +71,6 @@ class Marks:
         self._ordinals = array("q")
         self._types = array("H")
 
-    def __len__(self) -> int:
-        return len(self._ordinals)
-
     def __contains__(self, ordinal: int) -> bool:
         place = bisect_left(self._ordinals, ordinal)
         return place < len(self._ordinals) and self._ordinals[place] == ordinal
@@ -123,6 +120,8 @@ class Descent:
         self._taken: dict[str, int] = {}
         self._nodes: dict[tuple[str, int], Found] = {}
         self._folded: dict[str, list[Found]] = {}
+        self._shown: Counter[tuple[str, str]] = Counter()
+        """Per event of the tree and stage: how many are shown beneath it."""
 
     def feed(self, position: int, record: Record, found: Callable[[Block, int], Found]) -> None:
         """Take the next record. `found(block, n)` makes the node of the n-th event of a block."""
@@ -242,16 +241,18 @@ class Descent:
             above = self._folded.get(block.stage, [])
         if not above:
             return
-        if sum(node.event.rpartition("@")[0] == block.stage for node in above[0].events) >= self._few:
-            above[0].more = {**above[0].more, block.stage: above[0].more.get(block.stage, 0) + 1}
+        shown = above[0].event, block.stage
+        if self._shown[shown] >= self._few:
+            above[0].more[block.stage] = above[0].more.get(block.stage, 0) + 1
             return
+        self._shown[shown] += 1
         node = found(block, number)
         info = self._infos.get(block.stage)
         if isinstance(block.parents, Since) and block.stage not in self._given and info is not None and info.kind == "stateful":
             taken = block.cursor.taken if block.cursor is not None else 0
             node.among = max(0, taken - block.parents.since[number])
         self._nodes[block.stage, ordinal] = node
-        above[0].events = [*above[0].events, node]
+        above[0].events.append(node)
 
     # -- ends -------------------------------------------------------------------------------------
 
@@ -268,7 +269,7 @@ class Descent:
         above = self._nodes.get((letter.upstream, letter.event))
         if above is not None:
             self._nodes[_LETTERS, letter.ordinal] = node
-            above.events = [*above.events, node]
+            above.events.append(node)
 
     def _end(self, events: Iterable[Range], leaf: Leaf) -> None:
         for stage, ordinal, _ in events:
@@ -277,7 +278,7 @@ class Descent:
             self.ends[leaf.stage, leaf.what] += 1
             node = self._nodes.get((stage, ordinal))
             if node is not None:
-                node.ends = [*node.ends, leaf]
+                node.ends.append(leaf)
 
 
 _NONE = Marks()

@@ -128,7 +128,7 @@ def parents_of(block: Block, history: History | None = None) -> Iterator[Parents
         case Paired(runs, reference, ordinals):
             for place, ordinal in zip(map(_placed(block), expand(runs)), ordinals, strict=True):
                 yield (place,) if ordinal < 0 else (place, Range(reference, ordinal, ordinal + 1))
-        case None:
+        case _:
             survivors = _survivors(block)
             for _ in range(block.count):
                 survivor = next(survivors, None)

@@ -87,6 +87,13 @@ def test_a_fold_comes_from_everything_it_took_and_a_key_from_its_first_event_on(
     assert [since(history, number) for number in (0, 3, 9, 10)] == [["up@0..9"], ["up@3..9"], ["up@9"], []]
 
 
+def test_outputs_that_come_of_the_same_inputs_are_told_the_same():
+    made = block(3, (Slice("up", 0, 4),), Since((0, 2, 0)), taken=4)
+    history = History()
+    history.feed(made)
+    assert ids(parents_of(made, history)) == [["up@0..3"], ["up@2..3"], ["up@0..3"]]
+
+
 def test_a_past_output_comes_from_nothing_that_was_taken_after_it():
     history = fed(((Slice("a", 0, 4),), 4), ((Slice("b", 0, 3),), 3), ((Slice("a", 4, 9),), 5))
     assert [list(map(str, history.since(1, until))) for until in (1, 3, 4, 6, 8)] == [
