@@ -88,8 +88,8 @@ def fold(initial: A, *, emit: Emit) -> Callable[[Callable[[A, E], A]], Fold]:
 
     def make(function: Callable[[A, E], A]) -> Fold:
         signature = read_handler(function, events=2, context=Context)
-        if signature.asynchronous or signature.context:
-            raise UsageError(f"fold {function.__name__!r} is async or takes a context", remedy="A fold only folds: plain def.")
+        if signature.asynchronous or signature.context or signature.many:
+            raise UsageError(f"fold {function.__name__!r} is async, takes a context or yields", remedy="A fold only folds: plain def.")
         return Fold(function.__name__, function, signature=signature, initial=initial, emission=emit)
 
     return make
@@ -98,8 +98,8 @@ def fold(initial: A, *, emit: Emit) -> Callable[[Callable[[A, E], A]], Fold]:
 def stateful(*, key: Callable[[Any], Hashable], emit: Emit, on_error: OnError = "dead_letter") -> Callable[[type[Any]], type[Any]]:
     """Describe a class with `fold(event)` and `emit(key)`: one instance per key, its annotated fields are the state.
 
-    Mutable defaults are copied for each instance. At run time the name stands for the description; `oz.stage(Name)`
-    is its typed view.
+    Keyword-only parameters of `fold` are configuration. Mutable defaults are copied for each instance. At run time the
+    name stands for the description; `oz.stage(Name)` is its typed view.
     """
     check_called("key", key)
     check_emit(emit)
@@ -109,9 +109,15 @@ def stateful(*, key: Callable[[Any], Hashable], emit: Emit, on_error: OnError = 
         state = _state_class(described)
         folded = read_handler(_method(described, "fold"), events=2, context=Context)
         given = read_handler(_method(described, "emit"), events=2, context=Context)
-        if folded.asynchronous or given.asynchronous or folded.context or given.context:
-            raise UsageError(f"{described.__name__}.fold and .emit are plain methods without a context: they only compute")
-        signature = folded._replace(inputs=(folded.inputs[1],), outputs=given.outputs, optional=given.optional, many=given.many)
+        if any(each.asynchronous or each.context or each.many for each in (folded, given)):
+            raise UsageError(
+                f"{described.__name__}.fold and .emit are plain methods that take no context and yield nothing: they only compute"
+            )
+        if given.parameters:
+            raise UsageError(
+                f"{described.__name__}.emit has the parameter {next(iter(given.parameters))!r}", remedy="Only fold may have any."
+            )
+        signature = folded._replace(inputs=(folded.inputs[1],), outputs=given.outputs, optional=given.optional)
         return Stateful(described.__name__, state, signature=signature, key=key, emission=emit, on_error=on_error)
 
     return make
@@ -141,6 +147,8 @@ def _method(described: type[Any], name: str) -> Callable[..., Any]:
 
 def _state_class(described: type[Any]) -> type[Any]:
     """The class again as a struct: fields from annotations, mutable defaults copied, state without annotation refused."""
+    if not isinstance(described, type):
+        raise UsageError(f"{described!r} is not a class", remedy="Decorate one that has fold(self, event) and emit(self, key).")
     if described.__bases__ != (object,):
         bases = ", ".join(base.__name__ for base in described.__bases__)
         raise UsageError(
@@ -151,6 +159,8 @@ def _state_class(described: type[Any]) -> type[Any]:
     fields: list[Any] = []
     namespace = {}
     for name, value in vars(described).items():
+        if name.startswith("__") and inspect.isfunction(value):
+            raise UsageError(f"{described.__name__}.{name} would not be called", remedy="State begins with the defaults of its fields.")
         if name.startswith("__") and name not in ("__doc__", "__module__", "__qualname__"):
             continue
         if name in annotated:
@@ -252,6 +262,7 @@ class KeyedStage(StatefulStage):
         self.key = node.key
         self.policy = node.emission
         self.new = node.handler
+        self.fold_into = partial(self.new.fold, **node.bound) if node.bound else self.new.fold
         self.give = self._copied if self.codec.copies else self.new.emit
         self.states: dict[Any, Any] = {}
         self.keys: list[Any] = []
@@ -271,7 +282,7 @@ class KeyedStage(StatefulStage):
 
     def absorb(self, items: Sequence[Any], first: int, made: Made, start: int) -> int:
         states, key, new = self.states, self.key, self.new
-        fold_into, emit = new.fold, self.give
+        fold_into, emit = self.fold_into, self.give
         given = isinstance(self.policy, Each)
         counted = isinstance(self.policy, Every)
         outputs = made.outputs

@@ -1,7 +1,7 @@
 """State: folded in the order taken, given in order, and the same again after every crash."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -513,6 +513,68 @@ def test_methods_constants_and_properties_of_a_state_class_work():
     _, seen = through(Busy, count=4, given=tuple[str, int])
     assert seen == [("Busy", 9)]
     assert oz.stage(Busy).handler.__doc__ == "Documented."
+
+
+def test_a_parameter_of_fold_is_configuration():
+    @oz.stateful(key=lambda value: value % 2, emit=oz.at_end())
+    class Scaled:
+        sum: int = 0
+
+        def fold(self, value: int, *, by: int = 1) -> None:
+            self.sum += by * value
+
+        def emit(self, key: int) -> int:
+            return self.sum
+
+    stage = oz.stage(Scaled)
+    assert list(stage.parameters) == ["by"]
+    for described, sums in [(stage, [6, 9]), (stage(by=10), [60, 90]), (stage.bind_text("by", ["2"]), [12, 18])]:
+        done, seen = through(described, count=6)
+        drained(done)
+        assert seen == sums
+
+
+def test_what_a_state_class_has_and_nobody_would_call_is_refused():
+    def described(**more):
+        class Tally:
+            count: int = 0
+
+            def fold(self, value: int) -> None: ...
+
+            def emit(self, key: int) -> int:
+                return 1
+
+        for name, each in more.items():
+            setattr(Tally, name, each)
+        return Tally
+
+    def begin(self) -> None: ...
+
+    def yields(self, key: int) -> Iterator[int]:
+        yield key
+
+    async def waits(self, key: int) -> int:
+        return key
+
+    def scaled(self, key: int, *, by: int = 1) -> int:
+        return key
+
+    keyed = oz.stateful(key=abs, emit=oz.each())
+    keyed(described())
+    for more, said in [
+        ({"__init__": begin}, r"Tally.__init__ would not be called. State begins with the defaults"),
+        ({"__post_init__": begin}, r"Tally.__post_init__ would not be called"),
+        ({"emit": yields}, "yield nothing"),
+        ({"fold": yields}, "yield nothing"),
+        ({"emit": waits}, "plain methods"),
+        ({"emit": scaled}, "Tally.emit has the parameter 'by'. Only fold may have any"),
+    ]:
+        with pytest.raises(UsageError, match=said):
+            keyed(described(**more))
+    with pytest.raises(UsageError, match="is not a class"):
+        keyed(scaled)
+    with pytest.raises(UsageError, match="or yields"):
+        oz.fold(0, emit=oz.each())(yields)
 
 
 def test_state_that_is_not_said_is_refused():
