@@ -130,7 +130,8 @@ class Node:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise UsageError(f"stage name {self.name!r} is not allowed", remedy="Use letters, digits and _, at most 63.")
+            remedy = "Write a def: a lambda has no name." if self.name == "<lambda>" else "Use letters, digits and _, at most 63."
+            raise UsageError(f"stage name {self.name!r} is not allowed", remedy=remedy)
 
     def __call__(self, *arguments: Any, **parameters: Any) -> Self:
         """Bind parameters and return a new description."""

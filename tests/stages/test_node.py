@@ -120,6 +120,11 @@ def test_what_a_decorator_cannot_use_is_refused_where_it_stands(describe, said):
         describe()
 
 
+def test_a_lambda_is_told_to_have_no_name():
+    with pytest.raises(UsageError, match="Write a def"):
+        oz.transform(lambda event: event)
+
+
 def test_names_are_plain():
     assert scale.named("other_1").name == "other_1"
     for name in ("", "a b", "1a", "a" * 64, "a-b"):
