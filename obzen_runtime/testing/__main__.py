@@ -4,16 +4,22 @@ Seeds are dealt to the flows of `obzen_runtime.testing.flows` in turn, each at l
 line for each flow and level, and the first failing seed with its story; exits with 1 then.
 """
 
+import argparse
 import sys
 import time
+from collections.abc import Sequence
 
 from obzen_runtime.testing.flows import FLOWS
 from obzen_runtime.testing.simulation import Options, simulate
 
 
-def main(seeds: int, first: int) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Try the seeds; returns the exit code."""
-    levels = ("os", "fsync")
+    parser = argparse.ArgumentParser(prog="python -m obzen_runtime.testing", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("seeds", nargs="?", type=int, default=2000, help="over all flows and levels (default: 2000)")
+    parser.add_argument("first", nargs="?", type=int, default=0, help="the first seed of each (default: 0)")
+    given = parser.parse_args(arguments)
+    seeds, first, levels = given.seeds, given.first, ("os", "fsync")
     share = -(-seeds // (len(FLOWS) * len(levels)))
     for name, flow in FLOWS.items():
         for level in levels:
@@ -28,5 +34,4 @@ def main(seeds: int, first: int) -> int:
 
 
 if __name__ == "__main__":
-    numbers = [int(argument) for argument in sys.argv[1:3]]
-    sys.exit(main(*(numbers + [2000, 0][len(numbers) :])))
+    sys.exit(main())

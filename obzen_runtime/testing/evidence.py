@@ -192,7 +192,7 @@ def differences(reference: Reference, evidence: Evidence) -> list[str]:
             case "multiset" if Counter(expected) != Counter(got):
                 wrong.append(_surplus(f"stage {name} wrote", Counter(got), Counter(expected)))
             case "count" if len(expected) != len(got):
-                wrong.append(f"{name} wrote {len(got)} events, {len(expected)} without a crash")
+                wrong.append(f"{name} wrote {_events(len(got))}, {len(expected)} without a crash")
         if level in ("exact", "multiset") and (mine := _letters(evidence, name)) != (theirs := _letters(reference.evidence, name)):
             wrong.append(f"{name} has {mine.total()} dead letters, {theirs.total()} without a crash")
     return wrong
@@ -201,12 +201,15 @@ def differences(reference: Reference, evidence: Evidence) -> list[str]:
 def _first_difference(name: str, expected: list[bytes], got: list[bytes]) -> str:
     ordinal = next(number for number, (one, other) in enumerate(zip_longest(expected, got)) if one != other)
     if len(got) < len(expected) and got == expected[: len(got)]:
-        return f"{name} lost {len(expected) - len(got)} events, the first is {name}@{ordinal}: {_shown(expected[ordinal])}"
+        return f"{name} lost {_events(len(expected) - len(got))}, the first is {name}@{ordinal}: {_shown(expected[ordinal])}"
     if len(got) > len(expected) and got[: len(expected)] == expected:
-        return f"{name} wrote {len(got) - len(expected)} events too many, the first is {name}@{ordinal}: {_shown(got[ordinal])}"
-    mine = _shown(got[ordinal]) if ordinal < len(got) else "not there"
-    theirs = _shown(expected[ordinal]) if ordinal < len(expected) else "not there"
-    return f"{name}@{ordinal} is {mine}, without a crash {theirs}; it has {len(got)} events, {len(expected)} without a crash"
+        return f"{name} wrote {_events(len(got) - len(expected))} too many, the first is {name}@{ordinal}: {_shown(got[ordinal])}"
+    counts = f"; it has {_events(len(got))}, {len(expected)} without a crash" if len(got) != len(expected) else ""
+    return f"{name}@{ordinal} is {_shown(got[ordinal])}, without a crash {_shown(expected[ordinal])}{counts}"
+
+
+def _events(count: int) -> str:
+    return f"{count} event{'' if count == 1 else 's'}"
 
 
 def _shown(data: bytes) -> str:
@@ -215,10 +218,9 @@ def _shown(data: bytes) -> str:
 
 
 def _surplus(what: str, got: Counter[bytes], expected: Counter[bytes]) -> str:
-    """The first difference between two multisets."""
-    for data in [*(got - expected), *(expected - got)]:
-        return f"{what} {_shown(data)} {_times(got[data])}, {_times(expected[data])} is right"
-    return what
+    """The first difference between two multisets that differ."""
+    data = next(iter((got - expected) or (expected - got)))
+    return f"{what} {_shown(data)} {_times(got[data])}, {_times(expected[data])} is right"
 
 
 def _times(count: int) -> str:
@@ -309,7 +311,7 @@ def _held(name: str, node: Sink, known: Sinks) -> list[str]:
             elif surplus := set(got) - set(truth):
                 wrong.append(f"sink {name} delivered {_shown(surplus.pop())}, which is no event of the journal")
             elif (got - truth).total() > most:
-                times = f"{(got - truth).total()} events again after {known.crashes} crashes"
+                times = f"{_events((got - truth).total())} again after {known.crashes} crashes"
                 wrong.append(f"sink {name} (safe) delivered {times}, at most {most} can be without a receipt")
         case "sensitive":
             if got - truth - doubted:
