@@ -189,11 +189,11 @@ class SegmentReader:
                     yield entry
                     first = entry.position + 1
                 await asyncio.sleep(0)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             self._rise()
-            if first >= self.first:
-                raise
-            raise dropped(first, self.first) from None
+            if first < self.first:
+                raise dropped(first, self.first) from None
+            raise damaged(Path(error.filename), Fault(0, first, "the file is missing"), "nothing says that it was dropped") from error
 
     async def tail(self, start: int = 0, *, kinds: frozenset[type[Record]] | None = None) -> AsyncIterator[Entry]:
         """Like `read`, and goes on as the writer does; ends when the journal is closed or its writer is dead."""

@@ -421,10 +421,9 @@ class _Opening:
 
 def _refuse_newer(files: Files, found: Survey) -> None:
     """Decode the first record: a journal whose records are of a newer format is not to be gone on with."""
-    if found.segments:
-        for frame in Walk(files, found.segments[0]).frames():
-            for _ in islice(records_of(frame, found.segments[0].path, None), 1):
-                return
+    for segment in found.segments[:1]:
+        for frame in islice(Walk(files, segment).frames(), 1):
+            next(records_of(frame, segment.path, None))
 
 
 def locked(place: Place, files: Files) -> JournalLocked:

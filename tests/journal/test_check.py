@@ -129,7 +129,8 @@ def test_a_story_without_holes_has_no_problems():
         letter(1),
     ]
     receipts = [Receipt(stage="k", at=1, cursor=at), Receipt(stage="k", at=2, cursor=later), Receipt(stage="k", at=3)]
-    assert problems(*records, *receipts, Checkpoint(at=1, written={"s": 7, "t": 1, "never": 0}, dead_letters=2), mark(1)) == []
+    written = {"s": 7, "t": 1, "never": 0, "dead_letters": 1}
+    assert problems(*records, *receipts, Checkpoint(at=1, written=written, dead_letters=2), mark(1)) == []
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,7 @@ def test_a_story_without_holes_has_no_problems():
         ([step(0, 2), step(1)], "position 2: s goes on at ordinal 1, expected 2"),
         ([step(0, 2), step(3)], "position 2: s goes on at ordinal 3, expected 2"),
         ([letter(1)], "position 1: dead letter 1, expected 0"),
+        ([letter(0), Checkpoint(at=1, dead_letters=2)], "position 2: the checkpoint has 2 dead letters, the log 1"),
         ([step(0, 2), Checkpoint(at=1, written={"s": 3})], "position 2: the checkpoint has s at 3, its blocks end at 2"),
         (
             [step(0, cursor=Cursor(next={"a": 3}, taken=3)), step(1, cursor=Cursor(next={"a": 2}, taken=3))],

@@ -165,6 +165,18 @@ async def test_a_reader_refuses_segments_that_are_missing_swapped_or_from_anothe
     assert await collect(reader_of(disk).read()) == entries(made)
 
 
+async def test_a_segment_that_goes_while_it_is_read_and_was_not_dropped_is_damage():
+    disk = SimulatedDisk()
+    journal = opened(disk, segment_bytes=1024)
+    for number in range(12):
+        journal.append([block(number, 300)])
+    reading = reader_of(disk).read()
+    await anext(reading)
+    disk.put([path for path in disk.paths if path.parent == SEGMENTS][2], None)
+    with pytest.raises(JournalDamaged, match="the file is missing"):
+        await collect(reading)
+
+
 async def test_no_journal_is_no_reader():
     with pytest.raises(NotFound) as caught:
         reader_of(SimulatedDisk())

@@ -3,7 +3,9 @@
 import random
 from contextlib import suppress
 from pathlib import Path
+from zlib import crc32
 
+import msgspec
 import pytest
 
 from obzen_runtime.events import ActorState, Block, Dropped, RunCompleted, RunStarted
@@ -98,6 +100,32 @@ async def dropped_some(disk, *, archive="", level=None, count=20, closed=True):
     if closed:
         await journal.close()
     return journal, whole
+
+
+async def test_what_is_dropped_is_said_to_be_there_until_it_is_gone_for_good():
+    disk, threads = SimulatedDisk(), HeldThreads()
+    options = SegmentOptions(segment_bytes=1024, retention=SMALL)
+    journal = SegmentJournal.open(RUN, options=options, seams=seams(disk, threads=threads))
+    for number in range(20):
+        journal.append([block(number, 300)])
+    assert not journal.dropping
+    names = disk.names(SEGMENTS)
+    journal.forget(journal.head + 1)
+    assert (journal.dropping, disk.names(SEGMENTS)) == (True, names)
+    threads.step()
+    await settle()
+    assert not journal.dropping
+    assert disk.exists(FLOOR)
+    assert len(disk.names(SEGMENTS)) < len(names)
+    threads.holding = False
+    await journal.close()
+    assert not (await reopened(disk)).dropping
+
+
+async def reopened(disk):
+    journal = opened(disk)
+    await journal.close()
+    return journal
 
 
 @pytest.mark.parametrize("level", [Os(), Fsync()])
@@ -236,6 +264,11 @@ async def test_a_floor_of_another_journal_or_an_older_one_is_refused():
     await dropped_some(other)
     assert other.content(FLOOR) != disk.content(FLOOR)
     assert verdict(changed(disk, FLOOR, other.content(FLOOR))) == "refused"
+    foreign = msgspec.structs.replace(read_floor(disk.content(FLOOR)), journal="0" * 32)
+    with pytest.raises(JournalDamaged, match="another journal"):
+        check(RUN, files=changed(disk, FLOOR, foreign.encode()))
+    told_wrong = b'{"position":"one"}'
+    assert verdict(changed(disk, FLOOR, b"%s %08x\n" % (told_wrong, crc32(told_wrong)))) == "refused"
     old = disk.content(FLOOR)
     journal = opened(disk, segment_bytes=1024, retention=SMALL)
     for number in range(20):

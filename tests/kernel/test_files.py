@@ -184,6 +184,18 @@ def test_sync_uses_the_strongest_call_the_machine_has(disk, tmp_path, monkeypatc
     assert called == [call]
 
 
+def test_a_second_name_is_the_same_file_and_never_takes_one_that_is_taken(disk, tmp_path):
+    disk.replace(tmp_path / "a", b"x")
+    disk.link(tmp_path / "a", tmp_path / "b")
+    disk.remove(tmp_path / "a")
+    assert disk.read(tmp_path / "b") == b"x"
+    disk.replace(tmp_path / "c", b"y")
+    with pytest.raises(FileExistsError):
+        disk.link(tmp_path / "b", tmp_path / "c")
+    with pytest.raises(FileNotFoundError):
+        disk.link(tmp_path / "a", tmp_path / "d")
+
+
 def test_directories_are_private_sorted_and_may_exist(disk, tmp_path):
     inner = tmp_path / "runs" / "one"
     disk.make_directory(inner)
