@@ -8,12 +8,18 @@ import typer
 
 from obzen_runtime.cli.command import EXIT_DAMAGED
 from obzen_runtime.cli.find import WhichOptions, which
-from obzen_runtime.cli.say import say
+from obzen_runtime.cli.say import counted, say
+from obzen_runtime.cli.show import kind_of
+from obzen_runtime.events import KINDS
 from obzen_runtime.host import near
 from obzen_runtime.journal import CheckReport, RunDirectory, check
 from obzen_runtime.kernel import JournalDamaged, NotFound
 
 __all__ = ["CheckOptions", "journal_check", "verdict"]
+
+
+_NAMES = {kind.__name__: kind_of(kind) for kind in KINDS.values()}
+"""What `obzen inspect` calls the records."""
 
 
 class CheckOptions(WhichOptions, frozen=True, kw_only=True):
@@ -64,15 +70,17 @@ def verdict(report: CheckReport) -> str:
     """The verdict in a line, and what was found in the lines beneath it."""
     head = "whole" if not report.problems else "rules are broken"
     state = "closed" if report.closed else "not closed: the run lives or was killed"
-    segments = f"{report.segments} segment{'s' if report.segments != 1 else ''}"
     size = f"{report.size:,} bytes, epoch {report.epoch}, {state}"
-    lines = [f"{head}: {report.head:,} records in {report.frames:,} frames, {segments}, {size}"]
+    lines = [
+        f"{head}: {counted(report.head, 'record')} in {counted(report.frames, 'frame')}, {counted(report.segments, 'segment')}, {size}"
+    ]
     lines += [f"  {problem}" for problem in report.problems]
     if report.tail:
         lines.append(f"  {report.tail:,} bytes behind the last record are none yet ({report.tail_why}); resuming cuts them away")
     if report.first > 1:
         lines.append(f"  positions below {report.first:,} were dropped on purpose")
     lines.append(f"  synced up to position {report.durable:,}")
-    lines += [f"  {count:>12,}  {kind}" for kind, count in sorted(report.kinds.items())]
+    kinds = {_NAMES.get(kind, kind): count for kind, count in report.kinds.items()}
+    lines += [f"  {count:>12,}  {kind}" for kind, count in sorted(kinds.items())]
     lines += [f"  {count:>12,}  events of {stage}" for stage, count in report.stages.items() if count]
     return "\n".join(lines)

@@ -188,7 +188,7 @@ def check_stage(started: RunStarted, stage: str | None) -> None:
 def inspect(options: InspectOptions) -> int:
     """Show what a run wrote: its records in order, and with --events its events with what they come from.
 
-    Works on a run that lives, has ended or was killed.
+    Works on a run that lives, has ended or was killed. Times of day are local.
     """
     selection = selection_of(options)
     run = which(options)

@@ -14,7 +14,7 @@ import typer
 from obzen_runtime.cli.find import Last, Run, Runs, WhichOptions, which
 from obzen_runtime.cli.loading import Loaded, Settings, load_started, settings_from
 from obzen_runtime.cli.run import TellOptions, watched
-from obzen_runtime.cli.say import hint, say
+from obzen_runtime.cli.say import counted, hint, say
 from obzen_runtime.cli.show import json_text, letter_origin, payloads_of, plain, short
 from obzen_runtime.events import DeadLetter, Record
 from obzen_runtime.flow import Flow, Requeue, Wanted, refusal, requeued, source_name
@@ -84,7 +84,7 @@ async def _list(run: RunDirectory, wanted: Wanted, *, as_json: bool) -> Counter[
 def _counted(counts: Counter[tuple[str, str]]) -> str:
     total = counts.total()
     kinds = ", ".join(f"{stage} {kind} {count:,}" for (stage, kind), count in counts.most_common())
-    return f"{total:,} dead letter{'s' if total > 1 else ''}: {kinds}"
+    return f"{counted(total, 'dead letter')}: {kinds}"
 
 
 def _payload(letter: DeadLetter) -> Any:
@@ -188,7 +188,7 @@ def _origin(run: RunDirectory, loaded: Loaded, requeue: Requeue) -> Origin:
 def _tell(run: RunDirectory, plan: Plan, flow: Flow) -> None:
     nodes = flow.topology.nodes
     for stage, count in plan.taken.items():
-        hint(f"requeued: {count:,} event{'s' if count > 1 else ''} to {stage}, from {source_name(stage)}")
+        hint(f"requeued: {counted(count, 'event')} to {stage}, from {source_name(stage)}")
     stateful = [name for name, node in nodes.items() if node.kind in ("fold", "stateful", "top")]
     if stateful:
         hint(f"  {', '.join(stateful)} begin{'s' if len(stateful) == 1 else ''} empty: what comes of them is of these events alone")

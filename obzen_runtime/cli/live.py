@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 from rich.cells import cell_len, set_cell_size
 
-from obzen_runtime.cli.say import hint
+from obzen_runtime.cli.say import counted, hint
 from obzen_runtime.cli.screen import Screen
 from obzen_runtime.host import Handle
 
@@ -220,7 +220,7 @@ class Lines:
 def line(shown: Snapshot) -> str:
     """A run in one line."""
     dead = sum(row.dead for row in shown.rows)
-    letters = f", {dead:,} dead letter{'s' if dead > 1 else ''}" if dead else ""
+    letters = f", {counted(dead, 'dead letter')}" if dead else ""
     return f"{shown.flow}: {_ASIDE.get(shown.state, shown.state)} {_time(shown.seconds)}, {_counts(shown.rows)}{letters}"
 
 

@@ -9,7 +9,7 @@ from obzen_runtime.cli.command import Common
 from obzen_runtime.cli.find import Last, Run, Runs, WhichOptions, which
 from obzen_runtime.cli.loading import load_started
 from obzen_runtime.cli.proof import DIVERGED, MATCH, UNCERTAIN, proving
-from obzen_runtime.cli.say import hint, say
+from obzen_runtime.cli.say import counted, hint, say
 from obzen_runtime.flow import ReplayReport, replay
 from obzen_runtime.journal import RunDirectory
 
@@ -57,21 +57,21 @@ def _replayed(place: RunDirectory, options: ReplayOptions) -> int:
 def _told(report: ReplayReport) -> str:
     """A report for people: a line a stage, and what differs."""
     pace = report.events / report.seconds if report.seconds else 0.0
-    lines = [f"{report.flow}, run {report.run_id}: {report.events:,} events in {report.seconds:.2f} s, {pace:,.0f} a second"]
+    lines = [f"{report.flow}, run {report.run_id}: {counted(report.events, 'event')} in {report.seconds:.2f} s, {pace:,.0f} a second"]
     wide = max((len(name) for name in report.stages), default=0)
     for name, stage in report.stages.items():
         changed = {True: ", its code changed since the run", False: "", None: ""}[stage.code_changed]
-        letters = f", {stage.letters:,} dead letters" if stage.letters else ""
+        letters = f", {counted(stage.letters, 'dead letter')}" if stage.letters else ""
         match stage.kind:
             case "source" | "dead_letters":
-                done = f"{stage.recorded:,} recorded events given"
+                done = f"{counted(stage.recorded, 'recorded event')} given"
             case "sink":
-                done = f"{stage.steps:,} receipts read, not called"
+                done = f"{counted(stage.steps, 'receipt')} read, not called"
             case _:
-                done = f"{stage.replayed:,} events of {stage.recorded:,} in {stage.steps:,} steps, {stage.seconds:.2f} s"
+                done = f"{stage.replayed:,} of {counted(stage.recorded, 'event')} in {counted(stage.steps, 'step')}, {stage.seconds:.2f} s"
         lines.append(f"  {name.ljust(wide)}  {done}{letters}{changed}")
     if report.verified:
         count = len(report.differences)
-        lines += ["", f"{count} difference{'' if count == 1 else 's'}{', the first of each stage:' if count else ''}"]
+        lines += ["", f"{counted(count, 'difference')}{', the first of each stage:' if count else ''}"]
         lines += map(str, report.differences)
     return "\n".join(lines)

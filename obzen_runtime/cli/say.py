@@ -4,7 +4,12 @@ import os
 import sys
 from typing import TextIO
 
-__all__ = ["hint", "say", "silence"]
+__all__ = ["counted", "hint", "say", "silence"]
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: `1 event`, `2,000 events`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def say(text: str) -> None:

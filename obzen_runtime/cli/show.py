@@ -88,9 +88,9 @@ def _ranges(ranges: Sequence[Range]) -> str:
 
 
 def clock_text(at: int) -> str:
-    """The time of day of a wall time in milliseconds, in UTC."""
+    """The time of day here of a wall time in milliseconds."""
     try:
-        moment = datetime.datetime.fromtimestamp(at / 1000, datetime.UTC)
+        moment = datetime.datetime.fromtimestamp(at / 1000, datetime.UTC).astimezone()
     except (OverflowError, OSError, ValueError):
         return "--:--:--.---"
     return moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03}"

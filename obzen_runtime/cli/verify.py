@@ -9,7 +9,7 @@ import typer
 from obzen_runtime.cli.command import Common
 from obzen_runtime.cli.find import Runs, WhichOptions, which
 from obzen_runtime.cli.proof import DIVERGED, MATCH, REFUSED, UNCERTAIN, proving
-from obzen_runtime.cli.say import hint, say
+from obzen_runtime.cli.say import counted, hint, say
 from obzen_runtime.flow import VerifyReport, verify
 
 __all__ = ["VerifyOptions", "verify_runs"]
@@ -54,8 +54,8 @@ def _told(report: VerifyReport) -> str:
     wide = max((len(name) for name in report.stages), default=0)
     for name, stage in report.stages.items():
         how = "by ordinal" if stage.how == "ordinal" else "as a multiset by source event"
-        events = f"{stage.first:,}" if stage.first == stage.second else f"{stage.first:,} and {stage.second:,}"
-        lines.append(f"  {name.ljust(wide)}  {events} events, {how}: {'the same' if stage.same else 'not the same'}")
+        events = counted(stage.first, "event") if stage.first == stage.second else f"{stage.first:,} and {counted(stage.second, 'event')}"
+        lines.append(f"  {name.ljust(wide)}  {events}, {how}: {'the same' if stage.same else 'not the same'}")
     count = len(report.differences)
-    lines += ["", f"{count} difference{'' if count == 1 else 's'}{', the first of each stage:' if count else ''}"]
+    lines += ["", f"{counted(count, 'difference')}{', the first of each stage:' if count else ''}"]
     return "\n".join([*lines, *map(str, report.differences)])

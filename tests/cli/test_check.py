@@ -71,7 +71,7 @@ def test_broken_rules_and_an_unfinished_tail_are_told():
         "  position 4: a goes on at ordinal 3, expected 2",
         "  17 bytes behind the last record are none yet (short); resuming cuts them away",
         "  synced up to position 3",
-        "             9  Block",
+        "             9  block",
         "             1  events of a",
     ]
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 
 import pytest
 
@@ -274,6 +275,18 @@ def test_positions_and_a_limit_cut_a_piece_out(obzen):
     assert [line["position"] for line in obzen("inspect", "--last", "--json", "--from", 5, "--to", 7).lines] == [5, 6, 7]
     assert [line["position"] for line in obzen("inspect", "--last", "--json", "--from", 5, "--limit", 2).lines] == [5, 6]
     assert obzen("inspect", "--last", "--from", 100_000).err == "nothing there matches\n"
+
+
+def test_times_of_day_are_those_that_the_list_of_runs_has(obzen, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    time.tzset()
+    try:
+        assert obzen.run(HELLO, "-q").code == 0
+        listed = obzen("runs").out.splitlines()[1].split()[4]
+        assert obzen("inspect", "--last", "--limit", "1").out.split()[1].startswith(listed)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_run_is_found_by_id_beginning_and_path(obzen, monkeypatch):

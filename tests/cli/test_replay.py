@@ -16,7 +16,9 @@ def only(obzen):
 def changed_manifest(obzen, **changes):
     place = only(obzen)
     path = RunDirectory(place).manifest_path
-    path.write_bytes(msgspec.json.encode(json.loads(path.read_bytes()) | changes))
+    fields = json.loads(path.read_bytes()) | changes
+    del fields["crc"]  # what an older version wrote has none
+    path.write_bytes(msgspec.json.encode(fields))
     return place
 
 
@@ -65,7 +67,7 @@ def test_without_verify_it_says_what_came_out(obzen):
     obzen.write(HELLO.replace("return n * 2", "return n * 3"))
     ended = obzen("replay", "--last")
     assert ended.code == 0
-    assert "10 events of 10" in ended.out
+    assert "10 of 10 events" in ended.out
     assert "difference" not in ended.out
     assert "nothing was compared" in ended.err
 

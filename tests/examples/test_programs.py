@@ -1,6 +1,7 @@
 """The numbered programs print what they say they print."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -79,3 +80,37 @@ def test_06_reads_other_files_from_the_command_line(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "ZZ: 1 late departures, 20 minutes" in done.stdout.splitlines()
+
+
+FLOWS = {
+    "01_hello": {"numbers"},
+    "02_wordcount": {"lines"},
+    "06_flights": {"flights", "airports"},
+    "08_payments": {"payments"},
+    "09_sensor": {"readings"},
+}
+"""The programs that `obzen run` takes, with their sources."""
+
+
+@pytest.mark.parametrize(("name", "sources"), FLOWS.items(), ids=FLOWS)
+def test_inspect_finds_every_event_of_every_stage_of_a_program_with_its_parents(name, sources, tmp_path):
+    (tmp_path / "README.md").symlink_to(ROOT / "README.md")  # what 02 reads
+    command = ("-m", "obzen_runtime")
+    done = play(tmp_path, *command, "run", str(EXAMPLES / f"{name}.py"), "--run-id", "r", "--quiet", "--json")
+    assert done.returncode == 0, done.stderr
+    stages = json.loads(done.stdout.splitlines()[-1])["stages"]
+    lines = play(tmp_path, *command, "inspect", "r", "--type", "event", "--json").stdout.splitlines()
+    parents = {event["event"]: event["parents"] for event in map(json.loads, lines)}
+    found = Counter(event.partition("@")[0] for event in parents)
+    assert found == {stage: told["emitted"] for stage, told in stages.items() if told["emitted"]}
+    for event, ids in parents.items():
+        assert bool(ids) != (event.partition("@")[0] in sources), event
+        for each in ids:
+            stage, _, ordinals = each.partition("@")
+            first, _, last = ordinals.partition("..")
+            assert f"{stage}@{first}" in parents
+            assert f"{stage}@{last or first}" in parents
+
+
+def test_the_flows_among_the_programs_are_inspected():
+    assert set(FLOWS) == {path.stem for path in EXAMPLES.glob("*.py") if "\nflow = " in path.read_text(encoding="utf-8")}
