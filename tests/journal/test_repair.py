@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from obzen_runtime.events import Dropped, Loss, RunCompleted
+from obzen_runtime.events import Block, Dropped, Loss, RunCompleted
 from obzen_runtime.journal import SegmentReader, check, repair
+from obzen_runtime.journal.format import FRAME_MARK
 from obzen_runtime.kernel import JournalFailed, JournalLocked, NotFound
 from obzen_runtime.testing import Crashed, SimulatedDisk
 from tests.journal.kit import (
@@ -167,6 +168,35 @@ async def test_a_floor_that_is_damaged_is_found_again_in_the_log():
     for content in (None, b"x"):
         report = judge(changed(disk, FLOOR, content), whole=past)
         assert (report.kept, report.lost) == (len(whole), None)
+
+
+async def test_a_floor_is_found_again_also_when_its_own_segment_cannot_be_read():
+    disk = SimulatedDisk()
+    journal, whole = await dropped_some(disk)
+    first = journal.first
+    damaged = changed(changed(disk, FLOOR, b"x"), SEGMENTS / f"{first:020}.seg", flipped(disk.content(SEGMENTS / f"{first:020}.seg"), 70))
+    report = repaired(damaged)
+    assert (report.kept, report.lost) == (first - 1, (first, len(whole) + 1))
+    assert (check(RUN, files=damaged).first, check(RUN, files=damaged).head) == (first, first + 1)
+
+
+async def test_a_journal_that_dropped_and_says_so_nowhere_is_kept_from_no_position():
+    disk = SimulatedDisk()
+    journal, _ = await dropped_some(disk)
+    told = next(path for path in reversed(paths_of(disk)) if b"journal.dropped" in disk.content(path))
+    damaged = changed(changed(disk, FLOOR, None), told, flipped(disk.content(told), 70))
+    report = repaired(damaged)
+    assert (report.kept, report.lost) == (0, (1, journal.head + 1))
+    assert [type(entry.record) for entry in recover(damaged)[1]] == [Loss]
+
+
+async def test_bytes_that_only_look_like_a_frame_say_nothing_of_what_is_lost():
+    lures = [[Block(stage="s", base=0, count=1, at=1, payloads=bytes(shift) + FRAME_MARK * 40)] for shift in range(8)]
+    disk = await written(lures, closed=True)
+    for path in (EPOCH, WATERMARK):
+        disk.put(path, None)
+    report = repaired(changed(disk, FIRST, flipped(disk.content(FIRST), 70 * 8)))
+    assert (report.kept, report.lost) == (0, (1, 9))
 
 
 async def test_what_is_kept_of_a_pruned_journal_tells_again_that_it_was_pruned():
