@@ -136,7 +136,8 @@ class Node:
     def __call__(self, *arguments: Any, **parameters: Any) -> Self:
         """Bind parameters and return a new description."""
         if arguments:
-            raise TypeError(f"{self.name} is a description of a stage; call {self.name}.handler(...) to run its function")
+            named = next((f"give its parameters by name, such as {self.name}({name}=...), or " for name in self.parameters), "")
+            raise TypeError(f"{self.name} is a description of a stage: {named}call {self.name}.handler(...) to run its function")
         unknown = [name for name in parameters if name not in self.parameters]
         if unknown:
             known = ", ".join(self.parameters) or "none"
@@ -217,8 +218,8 @@ def _from_text(stage: str, parameter: Parameter, texts: Sequence[str]) -> Any:
         except (msgspec.ValidationError, TypeError, ValueError):
             continue
     annotation = getattr(parameter.annotation, "__name__", str(parameter.annotation))
-    shown = texts[0] if len(texts) == 1 else list(texts)
-    raise UsageError(f"{stage}.{parameter.name}: {shown!r} is not a value of type {annotation}", code="wrong_type", remedy="Check --set.")
+    shown, remedy = (texts[0], "Check --set.") if len(texts) == 1 else (list(texts), "Set it once: several values make a list.")
+    raise UsageError(f"{stage}.{parameter.name}: {shown!r} is not a value of type {annotation}", code="wrong_type", remedy=remedy)
 
 
 def _convert(kind: type, value: Any) -> Any:

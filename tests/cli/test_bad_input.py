@@ -97,8 +97,10 @@ def test_debug_shows_the_traceback_and_the_message(obzen):
     assert "obzen: flow.py:1" in ended.err
 
 
-def test_the_positional_call_of_a_description_names_the_handler(obzen):
-    refused(obzen.run(HEAD + 'flow = oz.Flow("f", numbers(3) >> show)\n'), 78, "call numbers.handler(...)", "flow.py:")
+def test_the_positional_call_of_a_description_names_its_parameter_and_the_handler(obzen):
+    ended = obzen.run(HEAD + 'flow = oz.Flow("f", numbers(3) >> show)\n')
+    refused(ended, 78, "by name, such as numbers(count=...)", "call numbers.handler(...)", "flow.py:")
+    refused(obzen.run(HEAD + "double(3)\n"), 78, "double is a description of a stage: call double.handler(...)")
 
 
 def test_oz_run_at_import_is_refused_and_runs_nothing(obzen):
@@ -218,7 +220,9 @@ def test_a_value_of_the_wrong_type_is_shown_with_the_type_expected(obzen, value)
 
 def test_two_values_for_a_parameter_that_is_no_list_are_refused(obzen):
     obzen.write(HELLO)
-    refused(obzen("run", "flow.py", "--set", "numbers.count=1", "--set", "numbers.count=2"), 64, "numbers.count", "['1', '2']")
+    refused(
+        obzen("run", "flow.py", "--set", "numbers.count=1", "--set", "numbers.count=2"), 64, "numbers.count", "['1', '2']", "Set it once"
+    )
 
 
 @pytest.mark.parametrize("durability", ["none", "interval(0)", "interval(x)", "interval", ""])
