@@ -126,15 +126,17 @@ class _Loop(Generic[C]):
 
     async def _rounds(self) -> str:
         """Rounds until the end; returns the reason. The clock is read once a round, the loop yielded to once a millisecond."""
-        monotonic = self.ground.seams.clock.monotonic
-        yielded = monotonic()
+        monotonic, wake = self.ground.seams.clock.monotonic, self.mailbox.wake
+        yielded, waits = monotonic(), wake.waits
         while True:
             self.round += 1
             try:
                 reason = await self._round()
                 if reason is not None:
                     return reason
-                if monotonic() - yielded >= _SLICE:
+                if wake.waits != waits:  # others ran meanwhile
+                    yielded, waits = monotonic(), wake.waits
+                elif monotonic() - yielded >= _SLICE:
                     await asyncio.sleep(0)
                     yielded = monotonic()
             except asyncio.CancelledError as error:
@@ -155,7 +157,7 @@ class _Loop(Generic[C]):
                     """Asked again in the next round."""
                 case Transition(event):
                     await self._transit(event)
-                case Terminate(reason):
+                case Terminate(str() as reason):
                     return reason
                 case _:
                     raise _Abort(self._misuse(f"dispatch_state({self.state!r}) returned {directive!r}", _DIRECTIVES))
@@ -271,8 +273,10 @@ class _Loop(Generic[C]):
         except Exception as error:
             raise _Abort(self._located(error, f"a guard for {name}")) from error
         if step is None:
-            remedy = f"Add a row on({name}, {source!r}, ...) to machine {self.machine.name!r}."
-            raise _Abort(self._misuse(f"no row for {name} in state {source!r}", remedy, code="unhandled_event"))
+            what, remedy = name, f"Add a row on({name}, {source!r}, ...) to machine {self.machine.name!r}."
+            if isinstance(event, type):
+                what, remedy = f"the class {event.__name__} itself", f"Give an event of that class, such as {event.__name__}()."
+            raise _Abort(self._misuse(f"no row for {what} in state {source!r}", remedy, code="unhandled_event"))
         self.state, actions = step
         if self.state != source or actions:
             self._moved(source, name)
@@ -365,7 +369,7 @@ class _Loop(Generic[C]):
         return self.ground.seams.clock.wall_ms()
 
 
-_DIRECTIVES = "Return Continue(), Transition(event) or Terminate(reason)."
+_DIRECTIVES = "Return Continue(), Transition(event) or Terminate(reason), the reason being a string."
 
 
 def _because(error: ErrorInfo, cause: ErrorInfo) -> ErrorInfo:

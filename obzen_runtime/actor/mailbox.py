@@ -67,7 +67,7 @@ class Mailbox(Generic[M]):
         """End now: beats everything else, and a dispatch that waits is cancelled. The first reason stands."""
         if self.killed is not None:
             return
-        self.killed = reason
+        self.killed = str(reason)
         self.wake.set()
         if self.on_kill is not None:
             self.on_kill()

@@ -5,8 +5,9 @@ the table (is every state reached, does any row hide another) only make sense fo
 """
 
 import difflib
+import inspect
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from obzen_runtime.fsm.row import ANY, Row, Spec, label_of
@@ -40,9 +41,14 @@ def _form(spec: Any) -> Iterator[str]:
             yield f"row {number} mixes '*' with other sources: '*' already means every state, use it alone"
         if row.when is not None and not callable(row.when):
             yield f"row {number} has {_kind(row.when)} as guard: give a function (context, event) -> bool"
+        if inspect.iscoroutinefunction(row.when):
+            yield f"row {number} has an async guard: define it with a plain def, because nobody waits for its answer"
         for wrong in _uncallable(row.do):
             yield f"row {number} has {_kind(wrong)} as action: give functions (context, event), such as do=[greet]"
     for word, hooks in (("on_enter", spec.on_enter), ("on_exit", spec.on_exit)):
+        if not isinstance(hooks, Mapping):
+            yield f"{word} is {_kind(hooks)}: give actions by state, such as {{'state': [action]}}"
+            return
         for state, actions in hooks.items():
             for wrong in _uncallable(actions):
                 yield f"{word} of {state!r} has {_kind(wrong)} as action: give functions (context, event)"

@@ -63,6 +63,13 @@ def listed(given: Any) -> tuple[Any, ...]:
     return tuple(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else (given,)
 
 
+def _by_state(given: Any) -> Any:
+    """Actions by state; what is no mapping stays what it is, for the checks to tell."""
+    if given is not None and not isinstance(given, Mapping):
+        return given
+    return MappingProxyType({state: listed(actions) for state, actions in (given or {}).items()})
+
+
 def label_of(function: Any) -> str:
     """The name of a guard or action for people."""
     inner = function
@@ -91,7 +98,7 @@ class Spec(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
         hooks: tuple[Mapping[str, Sequence[Action[C]]] | None, Mapping[str, Sequence[Action[C]]] | None],
     ) -> "Spec[C]":
         """Take what was given as it is, without judging it; `hooks` are the entry and the exit actions."""
-        enter, leave = (MappingProxyType({state: listed(actions) for state, actions in (given or {}).items()}) for given in hooks)
+        enter, leave = map(_by_state, hooks)
         return Spec(
             name=name,
             initial=initial,

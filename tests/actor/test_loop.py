@@ -35,7 +35,7 @@ async def test_O_03_the_three_directives_stay_move_and_leave():
     assert run.moves == [("idle", "Go", "busy")]
 
 
-@pytest.mark.parametrize("wrong", [None, "busy", Go(), Transition, 7])
+@pytest.mark.parametrize("wrong", [None, "busy", Go(), Transition, 7, Terminate(None), Terminate(7)])
 async def test_O_03_anything_else_is_refused_by_name(wrong):
     run = Run(Scripted({"busy": lambda context: wrong}))
     ended = await run
@@ -147,6 +147,13 @@ async def test_O_12_an_event_without_a_row_aborts_and_says_which_row_to_add():
     assert "no row for Stranger in state 'busy'" in ended.error.message
     assert "on(Stranger, 'busy', ...)" in ended.error.remedy
     assert run.ends == [ActorAborted]
+
+
+async def test_O_12_the_class_of_an_event_in_its_place_is_told_to_be_that():
+    ended = await Run(Scripted({"busy": Transition(Work)}))
+    assert (ended.how, ended.error.code) == ("aborted", "unhandled_event")
+    assert "no row for the class Work itself in state 'busy'" in ended.error.message
+    assert ended.error.remedy == "Give an event of that class, such as Work()."
 
 
 async def test_O_12_a_failure_event_the_machine_refuses_aborts_with_the_failure_as_cause():

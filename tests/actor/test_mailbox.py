@@ -65,6 +65,12 @@ def test_a_kill_is_remembered_with_its_first_reason_and_calls_once():
     assert (mailbox.killed, calls) == ("first", ["first"])
 
 
+def test_a_kill_without_a_reason_is_a_kill():
+    mailbox = Mailbox()
+    mailbox.kill(None)
+    assert mailbox.killed == "None"
+
+
 async def test_commands_are_taken_before_work_in_a_polling_state():
     run = Run(Scripted({"busy": Terminate("done")}))
     for _ in range(3):

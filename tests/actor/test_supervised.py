@@ -186,6 +186,12 @@ def test_O_04_the_writer_id_is_the_name():
     assert Worker("worker-7").writer_id == "worker-7"
 
 
+@pytest.mark.parametrize("wrong", [5, None, "", " ", "two\nlines", "\ud800"])
+def test_O_04_a_name_that_no_line_could_bear_is_refused(wrong):
+    with pytest.raises(ConfigInvalid, match="is no name of an actor"):
+        Worker(wrong)
+
+
 async def test_O_07_a_run_gets_a_directory_with_manifest_and_journal(tmp_path):
     assert await Worker("worker-7").run([oz.Continue(), oz.Terminate("done")], journal=tmp_path) == "done"
     summary, records = await stored(tmp_path)

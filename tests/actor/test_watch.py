@@ -12,9 +12,10 @@ import time
 
 import pytest
 
-from obzen_runtime.actor import EXIT_HELD, Terminate, Transition, Watchdog
+from obzen_runtime.actor import EXIT_HELD, Ground, Terminate, Transition, Watchdog
 from obzen_runtime.actor import watch as module
 from obzen_runtime.fsm import on
+from obzen_runtime.journal import MemoryJournal
 from obzen_runtime.kernel import UsageError
 from tests.actor.kit import Broke, Go, Run, Scripted, Work, machine, turns
 
@@ -46,6 +47,13 @@ async def until(done):
     """Let the loop run until something on another thread has happened; the test's own timeout bounds it."""
     while not done():  # noqa: ASYNC110 - the other thread knows no event of ours
         await asyncio.sleep(0)
+
+
+def test_the_times_are_those_that_are_promised():
+    """A hold is told after a second; an order to stop has half a minute, a second signal leaves two seconds."""
+    dog = Watchdog()
+    assert (dog.held_after, dog.stop_within, module._AGAIN, EXIT_HELD) == (1.0, 30.0, 2.0, 75)
+    assert Ground(MemoryJournal()).stop_within == 30.0
 
 
 async def test_a_hold_is_reported_once_with_the_holders_name_and_stack(caplog):

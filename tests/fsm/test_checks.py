@@ -1,5 +1,7 @@
 """Every fault of a table is told when the machine is built, all at once, each with its fix."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -144,6 +146,23 @@ def test_a_row_out_of_a_named_terminal_state_is_refused():
 
 def test_a_row_of_a_named_terminal_state_to_itself_is_allowed():
     assert Machine("m", initial="idle", table=[on(Start, "idle", "done"), on(Stop, "done", "done")], terminal=["done"])
+
+
+@pytest.mark.parametrize("word", ["on_enter", "on_exit"])
+@pytest.mark.parametrize("wrong", [[act], [("busy", [act])], act, "busy", 7])
+def test_entry_and_exit_actions_that_name_no_states_are_refused(word, wrong):
+    problem = only([on(Start, "idle", "busy")], **{word: wrong})
+    assert f"{word} is {wrong!r}" in problem
+    assert "{'state': [action]}" in problem
+
+
+async def later(context, event):
+    return False
+
+
+@pytest.mark.parametrize("guard", [later, partial(later)])
+def test_an_async_guard_is_refused_because_a_promise_always_says_yes(guard):
+    assert "row 1 has an async guard: define it with a plain def" in only([on(Start, "idle", "busy", when=guard)])
 
 
 @pytest.mark.parametrize("word", ["on_enter", "on_exit"])
