@@ -27,7 +27,7 @@ def ours(error: BaseException) -> bool:
 class Call:
     """A handler and what is known of it. `optional`: None drops; `many`: a generator."""
 
-    __slots__ = ("asynchronous", "batch", "handler", "many", "optional")
+    __slots__ = ("asynchronous", "batch", "gives", "handler", "many", "optional")
 
     def __init__(self, handler: Callable[..., Any], *, asynchronous: bool, many: bool, batch: bool, optional: bool) -> None:
         self.handler = handler
@@ -35,6 +35,8 @@ class Call:
         self.many = many
         self.batch = batch
         self.optional = optional
+        self.gives = True
+        """What it returns is its outputs, and not nobody's."""
 
 
 class Calls:
@@ -51,6 +53,7 @@ class Calls:
         self.handler = call.handler
         self.asynchronous = call.asynchronous
         self.optional = call.optional
+        self.gives = call.gives
         self.holds = holds
         self.held: BaseException | None = None
         self.resumed = within > 0
@@ -230,16 +233,17 @@ class Calls:
                 break
 
     async def _batched(self, items: list[Any]) -> BaseException | None:
+        count = len(items)  # the list is the handler's own: it may have taken out what it did
         try:
             outputs = self.handler(items)
             if self.asynchronous:
                 outputs = await outputs
-            if outputs is None:
-                outputs = [None] * len(items)
-            if not isinstance(outputs, list) or len(outputs) != len(items):
+            if outputs is None or not self.gives:
+                outputs = [outputs] * count
+            if not isinstance(outputs, list) or len(outputs) != count:
                 got = f"{len(outputs)} outputs" if isinstance(outputs, list) else type(outputs).__name__
                 raise ProtocolViolated(
-                    f"a batch handler was given {len(items)} events and returned {got}",
+                    f"a batch handler was given {count} events and returned {got}",
                     remedy="Return a list with one output per event, None to drop one.",
                 )
         except BaseException as error:

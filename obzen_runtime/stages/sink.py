@@ -227,6 +227,7 @@ class SinkStage(Doubting):
     def _call(self, node: Node) -> Call:
         call = super()._call(node)
         call.handler = self._reached()
+        call.gives = self.gives
         return call
 
     def _reached(self) -> Callable[..., Any]:

@@ -141,47 +141,6 @@ def test_receipts_of_a_slow_sink_are_about_50_ms_apart_at_most(asynchronous):
     assert len(done.receipts("slow")) >= (20 if asynchronous else 100)
 
 
-def test_a_batch_sink_gets_lists_and_gives_a_receipt_for_each():
-    got = []
-
-    @oz.sink(batch=500)
-    async def store(items: list[int]) -> None:
-        got.append(list(items))
-
-    done = play(oz.Flow("f", ints(1250) >> store))
-    drained(done)
-    assert [len(items) for items in got] == [500, 500, 250]
-    assert [n for items in got for n in items] == covered(done, "store") == list(range(1250))
-    assert done["store"].received == 1250
-
-
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_batch_that_fails_is_delivered_one_by_one_and_the_culprit_is_a_dead_letter(asynchronous):
-    got = []
-
-    def work(items):
-        if 7 in items:
-            raise ValueError("seven")
-        got.extend(items)
-
-    if asynchronous:
-
-        @oz.sink(batch=5)
-        async def store(items: list[int]) -> None:
-            work(items)
-
-    else:
-
-        @oz.sink(batch=5)
-        def store(items: list[int]) -> None:
-            work(items)
-
-    done = play(oz.Flow("f", ints(10) >> store))
-    drained(done)
-    assert got == [0, 1, 2, 3, 4, 5, 6, 8, 9]
-    assert done.lost("store") == {"dead": [7]}
-
-
 def test_what_a_sink_returns_is_nobodys():
     @oz.sink
     def giving(x: int) -> str:
@@ -448,22 +407,6 @@ def test_a_sink_that_cannot_write_is_refused():
 
     with pytest.raises(UsageError, match="list"):
         oz.sink(batch=5)(Single)
-
-
-def test_a_class_may_take_batches_and_be_async():
-    got = []
-
-    class Store:
-        async def write(self, items: list[int]) -> None:
-            await asyncio.sleep(0)
-            got.append(len(items))
-
-        async def flush(self) -> None:
-            got.append("flush")
-
-    done = play(oz.Flow("f", ints(25) >> oz.sink(batch=10)(Store)))
-    drained(done)
-    assert got == [10, "flush", 10, "flush", 5, "flush", "flush"]
 
 
 # -- durability ---------------------------------------------------------------------------------
