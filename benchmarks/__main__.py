@@ -29,6 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     for name in wanted:
         if name not in known:
             parser.error(f"there is no question {name!r}; there are {', '.join(known)}")
+    try:
+        given.results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"results cannot be kept in {given.results}: {error.strerror}")
     logging.disable(logging.CRITICAL)  # what is measured speaks for itself
     for name in wanted:
         found = answer(name, Plan(given.size, given.rounds, given.results))
@@ -41,10 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _positive(text: str) -> int:
-    number = int(text.replace("_", ""))
-    if number < 1:
-        raise argparse.ArgumentTypeError("give at least 1")
-    return number
+    if not text.replace("_", "").isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
+    return int(text)
 
 
 def _keep(found: Answer, directory: Path, *, plot: bool) -> Path:

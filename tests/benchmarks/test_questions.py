@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.harness import Plan, answer, asked, find, names
 from benchmarks.report import svg, table
 
@@ -33,16 +34,30 @@ def test_the_command_lists_every_question_with_what_it_asks():
     assert all(asked(name) in done.stdout for name in names())
 
 
-def test_the_command_keeps_json_and_a_drawing_and_refuses_unknown_names(tmp_path):
-    options = ["--size", "100", "--rounds", "2", "--json", "--plot", "--results", str(tmp_path)]
+def test_the_command_keeps_json_and_a_drawing_where_it_is_told(tmp_path):
+    options = ["--size", "100", "--rounds", "2", "--json", "--plot", "--results", str(tmp_path / "new" / "one")]
     command = [sys.executable, "-m", "benchmarks", "w4_machine", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=50)
     printed = json.loads(done.stdout)
-    made = sorted(tmp_path.iterdir())
+    made = sorted((tmp_path / "new" / "one").iterdir())
     assert [each.suffix for each in made] == [".json", ".svg"]
     assert json.loads(made[0].read_text()) == printed
     assert printed["machine"]["cores"] >= 1
     assert printed["rounds"] == 2
-    refused = subprocess.run([sys.executable, "-m", "benchmarks", "w99"], capture_output=True, text=True, check=False, cwd=ROOT, timeout=50)
-    assert refused.returncode == 2
-    assert "w1_int" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["w99"], "there is no question 'w99'; there are idle, "),
+        (["w4_machine", "--size", "0"], "argument --size: 0 is no number from 1 on"),
+        (["w4_machine", "--rounds", "few"], "argument --rounds: few is no number from 1 on"),
+        (["w4_machine", "--results", "{file}/x"], "results cannot be kept in "),
+    ],
+)
+def test_the_command_refuses_in_a_line_what_it_cannot_do(words, said, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as refused:
+        main([word.format(file=tmp_path / "file") for word in words])
+    assert refused.value.code == 2
+    assert said in capsys.readouterr().err

@@ -20,6 +20,7 @@ from obzen_runtime.stages.stateful import FoldStage
 from obzen_runtime.stages.step import Made
 from obzen_runtime.testing import InlineThreads, Options, SimulatedDisk, sample_records, simulate
 from obzen_runtime.testing.flows import FLOWS
+from obzen_runtime.testing.life import Machine
 
 SEEDS = 300
 
@@ -35,6 +36,21 @@ def test_a_sync_that_is_acknowledged_and_not_done(monkeypatch):
     monkeypatch.setattr(Writer, "begin_sync", lambda self: lambda: None)
     problem = found("transform", level="fsync")[0]
     assert "acknowledged records are gone" in problem or "did not open again" in problem
+
+
+def test_acknowledged_records_that_are_cut_off(monkeypatch):
+    right = Machine.after
+
+    def cut(self, crash, number):
+        right(self, crash, number)
+        for path in self.disk.paths:
+            if path.suffix == ".seg":
+                self.disk.put(path, self.disk.content(path)[:-1])
+
+    monkeypatch.setattr(Machine, "after", cut)
+    told = simulate(FLOWS["transform"], SEEDS)
+    assert "acknowledged records are gone: of " in str(told)
+    assert str(told).startswith(f"seed {told.violation.seed}:\n")
 
 
 def test_a_delivery_that_does_not_wait_for_its_records(monkeypatch):

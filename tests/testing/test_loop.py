@@ -1,6 +1,7 @@
 """The seeded loop: virtual time, an order of wake-ups that a seed repeats, and deadlocks that say where."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -97,6 +98,39 @@ def test_a_loop_that_never_rests_is_stuck():
 
     with pytest.raises(Stuck, match="1,0"):
         run(main)
+
+
+def test_a_loop_that_goes_on_for_too_long_is_stuck():
+    async def main(loop):
+        loop.until = loop.time() + 100
+        while True:
+            await passes(loop, 30)
+
+    with pytest.raises(Stuck, match="it did not end by virtual second 1,1"):
+        run(main)
+
+
+def test_what_was_woken_and_called_off_in_the_same_pass_never_runs():
+    async def main(loop):
+        seen = []
+        loop.call_soon(lambda: second.cancel())
+        second = loop.call_soon(seen.append, "second")
+        await passes(loop, 1)
+        return seen
+
+    assert run(main) == []
+
+
+def test_who_waits_for_a_socket_of_their_own_hears_of_it_before_time_jumps():
+    async def main(loop):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.send(b"x")
+            begun = loop.time()
+            return await loop.sock_recv(ours, 1), loop.time() - begun
+
+    assert run(main) == (b"x", 0.0)
 
 
 def test_a_dead_process_runs_nothing_more():

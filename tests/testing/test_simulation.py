@@ -214,6 +214,24 @@ def test_items_bound_what_sources_give():
     assert max(history.machine.world.places["show"].rows) == b"\x06"
 
 
+def test_without_a_bound_sources_give_all_they_have():
+    assert simulate(oz.Flow("pay", payments >> _show()), 3, options=Options(items=None)).passed
+    with pytest.raises(ValueError, match="give at least 1"):
+        Options(items=0)
+
+
+def test_a_run_in_memory_cannot_be_simulated():
+    with pytest.raises(oz.ObzenError, match="survives no crash"):
+        Simulator(FLOWS["transform"], Options(durability="memory"))
+
+
+def _show():
+    @oz.sink
+    def show(paid: Paid) -> None: ...
+
+    return show
+
+
 def test_T_DUP_a_source_that_gives_everything_twice_is_delivered_twice_and_no_more():
     @oz.source
     def twice() -> Iterator[int]:
