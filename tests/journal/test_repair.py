@@ -27,7 +27,7 @@ from tests.journal.kit import (
     verdict,
 )
 from tests.journal.test_damage import bounds, changed, written
-from tests.journal.test_retention import FLOOR, dropped_some
+from tests.journal.test_retention import FLOOR, SMALL, dropped_some
 
 MADE = [[block(number, 300)] for number in range(8)]
 WHOLE = entries(MADE)
@@ -178,6 +178,24 @@ async def test_a_floor_is_found_again_also_when_its_own_segment_cannot_be_read()
     report = repaired(damaged)
     assert (report.kept, report.lost) == (first - 1, (first, len(whole) + 1))
     assert (check(RUN, files=damaged).first, check(RUN, files=damaged).head) == (first, first + 1)
+
+
+async def test_what_an_interrupted_drop_left_below_the_floor_is_not_kept():
+    disk = SimulatedDisk()
+    journal = opened(disk, segment_bytes=1024, retention=SMALL)
+    for number in range(20):
+        journal.append([block(number, 300)])
+    left = {path: disk.content(path) for path in paths_of(disk)[:2]}
+    journal.forget(journal.head + 1)
+    await journal.close()
+    for path, content in left.items():
+        assert not disk.exists(path)
+        disk.put(path, content)
+    damaged = changed(disk, paths_of(disk)[-1], flipped(disk.content(paths_of(disk)[-1]), 70))
+    report = repaired(damaged)
+    found = recover(damaged)[1]
+    assert (found[0].position, found[-1].position) == (journal.first, report.kept + 2)
+    assert not any(damaged.exists(path) for path in left)
 
 
 async def test_a_journal_that_dropped_and_says_so_nowhere_is_kept_from_no_position():
