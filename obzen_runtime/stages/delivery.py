@@ -19,6 +19,10 @@ Delivery = Literal["safe", "keyed", "transactional", "sensitive"]
 """What a sink does about an event that may have been delivered, and has no receipt."""
 
 
+_ASKED = ("flush", "close", "sync", "position", "resume", "commit", "stored")
+"""What a writer may have beside `write`."""
+
+
 class Delivering(Handling, frozen=True, kw_only=True):
     """How a sink calls its handler, and what it promises."""
 
@@ -76,6 +80,9 @@ def _are_keys(annotation: Any) -> bool:
 def check_writer(handler: Any, *, is_class: bool, options: Delivering) -> None:
     """Whether a handler has what its class of delivery asks. Raises `UsageError`."""
     name = handler.__name__
+    for method in _ASKED if is_class else ():
+        if not callable(getattr(handler, method, print)):
+            raise UsageError(f"sink {name}: {method} is not a method", remedy="Make it one, or call it something else.")
     if options.delivery == "transactional" and not (is_class and _has(handler, "commit") and _has(handler, "stored")):
         raise UsageError(
             f"sink {name} is transactional and cannot store its position",

@@ -30,6 +30,7 @@ from obzen_runtime.stages.machines import SINK, DrainComplete, FlushComplete
 from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.schema import Declared, hints_of, read_handler
 from obzen_runtime.stages.shared import CONTINUE, MOST, Crashed, Failed, Log
+from obzen_runtime.stages.snapshots import UNREADABLE
 from obzen_runtime.stages.standing import Standing
 from obzen_runtime.stages.step import LARGEST, Made, columns
 from obzen_runtime.stages.transform import handling
@@ -353,7 +354,16 @@ class SinkStage(Doubting):
         if isinstance(self.journal.level, Fsync) and hasattr(writer, "sync"):
             await self._sync(writer)
         if hasattr(writer, "position"):
-            self._ahead = msgspec.msgpack.encode(await self._ask(writer, "position"))
+            self._ahead = self._packed(await self._ask(writer, "position"))
+
+    def _packed(self, position: Any) -> bytes:
+        try:
+            return msgspec.msgpack.encode(position)
+        except UNREADABLE as error:
+            message = f"sink {self.name} cannot keep its position, of type {type(position).__name__}: {error}"
+            raise Failed(
+                classify(UsageError(message, remedy="Let position() return numbers, text, bytes, or lists or dicts of them."))
+            ) from error
 
     async def _sync(self, writer: Any) -> None:
         """Wait, off the loop, until what was flushed survives a power cut: its receipt must not do so alone."""

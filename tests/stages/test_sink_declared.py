@@ -49,6 +49,13 @@ def test_a_sink_and_its_class_of_delivery_must_agree():
         assert any(word in str(refused.value) for word in words)
 
 
+@pytest.mark.parametrize("method", ["flush", "close", "sync", "commit"])
+def test_a_writer_with_a_field_where_a_method_is_asked_for_is_refused(method):
+    writer = type("Writer", (), {"write": lambda self, n: None, method: True})
+    with pytest.raises(UsageError, match=f"sink Writer: {method} is not a method"):
+        oz.sink(writer)
+
+
 def test_a_key_is_no_parameter_to_be_set():
     @oz.sink(delivery="keyed")
     def pay(n: int, *, key: oz.IdempotencyKey, account: str = "a") -> None: ...

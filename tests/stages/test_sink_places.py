@@ -43,6 +43,22 @@ def test_a_writer_goes_on_from_the_place_of_its_last_receipt(written):
     assert {"at": 7} in resumed
 
 
+def test_a_place_that_cannot_be_kept_fails_the_sink_and_says_what_can_be():
+    @oz.sink
+    class Odd:
+        def write(self, n: int) -> None: ...
+
+        def position(self) -> object:
+            return object()
+
+        def resume(self, position: object) -> None: ...
+
+    played = play(oz.Flow("f", ints(3) >> Odd))
+    assert played.state == "failed"
+    assert played.error.message.startswith("sink Odd cannot keep its position, of type object: ")
+    assert "numbers, text, bytes" in played.error.remedy
+
+
 def test_a_writer_of_a_drained_sink_is_not_made_again():
     made = []
 
