@@ -89,7 +89,7 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     """Stable identifier, a key of `CODES`."""
     message: str
-    """One line for people."""
+    """For people: one line, or the text of an exception that has several."""
     category: Category = "unknown"
     """Where it came from."""
     retryable: bool = False
@@ -266,7 +266,8 @@ class PermissionDenied(ObzenError):
 class Transient(ObzenError):
     """Raised by user code: the same work may succeed when tried again.
 
-    `retry_after` (seconds) is a floor for the wait before the next try.
+    `retry_after` (seconds, also as the text that an HTTP header gives) is a floor for the wait before the next try; what
+    is no number of seconds is passed over.
     """
 
     default_code = "transient"
@@ -276,13 +277,13 @@ class Transient(ObzenError):
         self,
         message: str = "transient failure",
         *,
-        retry_after: float | None = None,
+        retry_after: float | str | None = None,
         code: str | None = None,
         remedy: str = "",
         **details: Any,
     ) -> None:
         super().__init__(message, code=code, remedy=remedy, **details)
-        self.retry_after = retry_after
+        self.retry_after = _seconds(retry_after)
 
 
 class RateLimited(Transient):
@@ -488,7 +489,7 @@ def _classify_one(error: BaseException, cause: ErrorInfo | None) -> ErrorInfo:
             trace=_trace(error),
             cause=cause,
         )
-    after = error.retry_after
+    after = _seconds(error.retry_after)
     return ErrorInfo(
         kind=error.kind,
         code=error._known_code(),  # noqa: SLF001 - one file
@@ -496,7 +497,7 @@ def _classify_one(error: BaseException, cause: ErrorInfo | None) -> ErrorInfo:
         category=error.origin,
         retryable=error.retryable,
         remedy=_encodable(error.remedy),
-        retry_after_ms=round(after * 1000) if after is not None and 0 <= after < _LONGEST_WAIT else None,
+        retry_after_ms=None if after is None else round(after * 1000),
         type=name,
         trace=_trace(error),
         details={_encodable(key): _scalar(value) for key, value in error.details.items()},
@@ -518,6 +519,14 @@ def error_from(info: ErrorInfo) -> ObzenError:
     if info.retry_after_ms is not None:
         error.retry_after = info.retry_after_ms / 1000
     return error if info.cause is None else error.caused_by(error_from(info.cause))
+
+
+def _seconds(wait: object) -> float | None:
+    try:
+        seconds = float(wait)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return seconds if 0 <= seconds < _LONGEST_WAIT else None
 
 
 def _text(error: BaseException, message: str | None) -> str:

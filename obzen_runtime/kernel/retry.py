@@ -1,6 +1,6 @@
 """Retry arithmetic: how long to wait before the next try, and whether there is one. Pure; behaviour is above."""
 
-import math
+import sys
 from typing import Self
 
 import msgspec
@@ -8,6 +8,8 @@ import msgspec
 from obzen_runtime.kernel.errors import ConfigInvalid, ErrorInfo
 
 __all__ = ["Retry"]
+
+_LARGEST = sys.float_info.max
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,12 +33,12 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after the first try within which the last try may start; None for no bound."""
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ConfigInvalid(f"attempts is {self.attempts}", remedy="Use at least 1: it counts the first try", attempts=self.attempts)
-        floors = {"base": (self.base, 0), "multiplier": (self.multiplier, 1), "max": (self.max, 0), "window": (self.window, 0)}
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise ConfigInvalid(f"attempts is {self.attempts!r}", remedy="Use a whole number, at least 1: it counts the first try")
+        floors = {"base": (self.base, 0), "multiplier": (self.multiplier, 1), "max": (self.max, 0), "window": (self.window or 0, 0)}
         for name, (value, least) in floors.items():
-            if value is not None and not (least <= value and math.isfinite(value)):
-                raise ConfigInvalid(f"{name} is {value}", remedy=f"Use a finite number, at least {least}", option=name)
+            if not (isinstance(value, int | float) and least <= value <= _LARGEST):
+                raise ConfigInvalid(f"{name} is {value!r}", remedy=f"Use a finite number, at least {least}", option=name)
 
     @classmethod
     def exponential(cls, *, attempts: int = 3, base: float = 1.0, multiplier: float = 2.0, max: float = 60.0) -> Self:  # noqa: A002

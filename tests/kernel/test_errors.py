@@ -355,9 +355,18 @@ def test_text_that_utf8_cannot_hold_is_escaped_and_long_text_is_cut():
     assert len(classify(Permanent("x" * 100_000, field="y" * 100_000)).message) == 8192
 
 
-@pytest.mark.parametrize("wait", [float("inf"), float("nan"), -1.0, 1e300])
+@pytest.mark.parametrize("wait", [float("inf"), float("nan"), -1.0, 1e300, 10**400, "soon", "", [5]])
 def test_a_wait_that_is_none_is_dropped(wait):
-    assert classify(Transient("x", retry_after=wait)).retry_after_ms is None
+    info = classify(Transient("x", retry_after=wait))
+    assert (info.kind, info.retryable, info.retry_after_ms) == ("TRANSIENT", True, None)
+
+
+def test_a_wait_may_be_the_text_of_a_header_and_one_that_a_subclass_sets_is_no_danger():
+    assert classify(RateLimited("x", retry_after="12")).retry_after_ms == 12_000
+    assert Transient("x", retry_after=" 0.5 ").retry_after == 0.5
+    error = Transient("x")
+    error.retry_after = "Fri, 31 Dec 1999 23:59:59 GMT"
+    assert (classify(error).kind, classify(error).retry_after_ms) == ("TRANSIENT", None)
 
 
 def test_user_words_need_no_message():

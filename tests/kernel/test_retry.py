@@ -98,6 +98,12 @@ def test_fixed_waits_the_same_and_exponential_grows():
         {"max": math.inf},
         {"window": -1.0},
         {"window": math.nan},
+        {"attempts": "3"},
+        {"attempts": 2.5},
+        {"base": "1"},
+        {"multiplier": 10**400},
+        {"max": None},
+        {"window": "5s"},
     ],
     ids=str,
 )
