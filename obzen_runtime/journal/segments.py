@@ -239,8 +239,8 @@ class SegmentJournal:
             return
         try:
             self._drop_below(below)
-        except StorageFailed:
-            return  # the journal has ended, and says so at its next call
+        except (StorageFailed, OSError):
+            return  # it has ended, and says so at its next call; or what is to go cannot be read, and stays
 
     async def close(self) -> None:
         if self._closed is None:
@@ -301,12 +301,10 @@ class SegmentJournal:
     def _started(self) -> RunStarted | None:
         """The run's first record: where it stood, or in the record of the last drop."""
         position = self._floor.record or 1
-        for entries in self._log.read(position, position + 1, None):
-            for entry in entries:
-                if isinstance(entry.record, RunStarted):
-                    return entry.record
-                return entry.record.started if isinstance(entry.record, Dropped) else None
-        return None
+        record = next(entry.record for some in self._log.read(position, position + 1, None) for entry in some)
+        if isinstance(record, RunStarted):
+            return record
+        return record.started if isinstance(record, Dropped) else None
 
     def _roll(self) -> None:
         self._check_epoch()
@@ -431,7 +429,7 @@ def _fenced(epoch: int) -> Fenced:
 
 def _failure(error: BaseException, directory: Path) -> JournalFailed:
     failure = JournalFailed(
-        f"{directory}: the journal could not be written: {error!r}",
+        f"{directory}: the journal could not be written: {error if isinstance(error, OSError) else repr(error)}",
         remedy="Look at the disk (space, health), then resume the run; what was written before is whole",
         directory=str(directory),
     )

@@ -533,6 +533,23 @@ async def test_a_full_journal_has_room_again_when_something_was_dropped():
     await journal.close()
 
 
+@pytest.mark.parametrize("damage", [False, True])
+async def test_what_cannot_be_read_is_not_dropped_and_the_journal_goes_on(damage):
+    disk = SimulatedDisk()
+    journal = opened(disk, segment_bytes=1024, retention=SMALL)
+    for number in range(20):
+        journal.append([block(number, 300)])
+    first = next(path for path in disk.paths if path.parent == SEGMENTS)
+    if damage:
+        disk.put(first, flipped(disk.content(first), 100 * 8))
+    else:
+        disk.faults.plan("read", disk.faults.count("read") + 1)
+    journal.forget(journal.head)
+    await settle()
+    assert (journal.first, journal.append([mark(20)])) == (1, 21)
+    await journal.close()
+
+
 async def test_a_run_that_was_never_started_has_no_first_record():
     disk = SimulatedDisk()
     journal = opened(disk)
