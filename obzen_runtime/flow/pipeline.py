@@ -54,6 +54,7 @@ from obzen_runtime.flow.machine import (
     StopFlow,
 )
 from obzen_runtime.flow.restore import Past, read_past
+from obzen_runtime.flow.sweeping import Sweeper
 from obzen_runtime.journal import MemoryJournal, SegmentJournal
 from obzen_runtime.kernel import ErrorInfo, InternalError, classify, logger
 from obzen_runtime.stages import (
@@ -129,8 +130,11 @@ class Pipeline:
         self._draining = False
         self._stretch = _CHECKPOINT
         """Bytes of log between two checkpoints; several a segment, so that whole segments can be let go."""
+        self._sweeper: Sweeper | None = None
         if isinstance(ground.journal, SegmentJournal):
             self._stretch = min(_CHECKPOINT, ground.journal.options.segment_bytes // 4)
+            if ground.artifacts is not None and not ground.journal.options.retention.keeps_all:
+                self._sweeper = Sweeper(ground.journal, ground.artifacts, ground.seams)
         self._checkpointed = ground.journal.size
         self._commits = 0
         self._forgetful = isinstance(ground.journal, MemoryJournal) and not ground.journal.keep
@@ -175,6 +179,8 @@ class Pipeline:
 
     async def _end_tasks(self) -> None:
         """No stage outlives its supervisor."""
+        if self._sweeper is not None:
+            await self._sweeper.end()
         for stage in self.stages.values():
             stage.mailbox.kill(self.reason or "the flow has ended")
             stage.halt()
@@ -475,8 +481,10 @@ class Pipeline:
                 self.journal.forget(self._floor())
         elif self.journal.size - self._checkpointed >= self._stretch:
             self._write(self._checkpoint())
-            needs = [stage.needs for stage in self.stages.values() if isinstance(stage, Recollects)]
-            self.journal.forget(min([self._floor(), *needs]))
+            remembers = [stage for stage in self.stages.values() if isinstance(stage, Recollects)]
+            self.journal.forget(min([self._floor(), *(stage.needs for stage in remembers)]))
+            if self._sweeper is not None:
+                self._sweeper.turn([stage.keeper for stage in remembers if stage.keeper is not None and stage.name not in self.ended])
             self._checkpointed = self.journal.size  # what was dropped is not there to grow beyond
 
     def _checkpoint(self) -> Checkpoint:

@@ -8,6 +8,7 @@ replaces files instead of changing them.
 EPOCH is written last. A directory without it is no run yet; the same fork asked for again finishes it.
 """
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -127,7 +128,8 @@ class _Fork:
                 files.make_directory(target / folder)
                 files.sync_directory(target)
             for name in files.names(source / folder):
-                _link(files, source / folder / name, target / folder / name)
+                with suppress(FileNotFoundError):  # swept in this moment: no record that is kept names it
+                    _link(files, source / folder / name, target / folder / name)
             files.sync_directory(target / folder)
 
     def _share(self, here: Place, shared: list[Segment]) -> None:

@@ -147,6 +147,17 @@ class SegmentJournal:
         return self._log.first or self._head + 1
 
     @property
+    def dropping(self) -> bool:
+        """Whether what was let go may still be there, or come back after a crash."""
+        return self._synced < self._floor.record
+
+    @property
+    def archive(self) -> Path | None:
+        """The directory to which this run's segments are moved when they are dropped."""
+        archive = self.options.retention.archive
+        return Path(archive, self._opened.place.directory.name).absolute() if archive else None
+
+    @property
     def head(self) -> int:
         return self._head
 
@@ -282,7 +293,7 @@ class SegmentJournal:
             return
         last = segments[count - 1]
         started = self._started()
-        archive = str(Path(retention.archive, self._opened.place.directory.name).absolute()) if retention.archive else ""
+        archive = str(self.archive or "")
         assert last.end_link is not None
         record = self.append([Dropped(last.last + 1, now, archive, started, last.end_link)])
         floor = Floor(last.last + 1, last.end_link, record, self._opened.epoch.journal.hex(), archive)

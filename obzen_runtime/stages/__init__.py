@@ -31,6 +31,7 @@ from obzen_runtime.stages.redo import Catcher, Redone, StoppedClock, finished, l
 from obzen_runtime.stages.schema import Copied, Declared, Parameter, Signature, copied, payload_problem, same_class
 from obzen_runtime.stages.shared import DEAD_LETTERS, Counters, Letters, Log
 from obzen_runtime.stages.sink import Sink, SinkStage, sink
+from obzen_runtime.stages.snapshots import Keeper, stands_on
 from obzen_runtime.stages.source import Progress, Source, SourceStage, source
 from obzen_runtime.stages.stage import Stage
 from obzen_runtime.stages.standing import Standing
@@ -71,6 +72,7 @@ __all__ = [
     "Initialize",
     "Join",
     "JoinStage",
+    "Keeper",
     "Letters",
     "LettersStage",
     "Link",
@@ -127,6 +129,7 @@ __all__ = [
     "sink",
     "source",
     "stage",
+    "stands_on",
     "stateful",
     "take_over",
     "threads",

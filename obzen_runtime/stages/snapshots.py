@@ -23,10 +23,24 @@ import msgspec
 
 from obzen_runtime.events import Cursor, Snapshot
 from obzen_runtime.journal import ArtifactStore
-from obzen_runtime.kernel import Clock, Threads
+from obzen_runtime.kernel import Clock, JournalDamaged, NotFound, Threads
 from obzen_runtime.stages.codec import difference
 
-__all__ = ["NEVER", "PAGE", "UNREADABLE", "Keeper", "Kept", "Kind", "Remembers", "Shape", "Unkept", "form_of", "read_pages", "same"]
+__all__ = [
+    "NEVER",
+    "PAGE",
+    "UNREADABLE",
+    "Keeper",
+    "Kept",
+    "Kind",
+    "Remembers",
+    "Shape",
+    "Unkept",
+    "form_of",
+    "read_pages",
+    "same",
+    "stands_on",
+]
 
 PAGE = 16
 """Entries of a page."""
@@ -157,10 +171,12 @@ class Keeper:
         self._page = page
         self._due = _AGAIN
         self._shot: _Shot | None = None
-        self._writing = False
+        self.writing = False
+        """Whether an artifact may be there that no record names yet."""
         self._refused = False
         self._count = 0
-        self._base = ""
+        self.base = ""
+        """The artifact that the next one may stand on."""
         self._digests: list[bytes] = []
         self._grown = 0
         """Bytes of the increments since the last full snapshot."""
@@ -169,8 +185,8 @@ class Keeper:
     def forget(self) -> None:
         """The state is another now: what is half taken is void, and the next snapshot is full."""
         self._shot = None
-        self._writing = False
-        self._base = ""
+        self.writing = False
+        self.base = ""
         self._due = _AGAIN
 
     def refolded(self, worked: float, seconds: float) -> None:
@@ -183,14 +199,13 @@ class Keeper:
     def turn(self, seconds: float) -> None:
         """Between two steps, after `seconds` of work in all: do what is due, for about half a millisecond."""
         if self._shot is None:
-            if seconds < self._due or self._writing or self._refused:
+            if seconds < self._due or self.writing or self._refused:
                 return
             self._due = seconds + _AGAIN
             self._shot = _Shot(self._stage)
         shot = self._slice(self._shot)
         if shot is not None:
             self._due = seconds + max(_AGAIN, shot.seconds / _SHARE)
-            self._writing = True
             self._stage.begin_task(self._write(shot))
 
     async def last(self, breathe: Callable[[], Any]) -> None:
@@ -228,21 +243,21 @@ class Keeper:
         shot.seconds += now - begun
         if len(shot.pages) < pages:
             return None
-        self._shot = None
+        self._shot, self.writing = None, True
         return shot
 
     async def _write(self, shot: _Shot) -> None:
         stage = self._stage
-        base = self._base if self._chain < _CHAIN else ""
+        base = self.base if self._chain < _CHAIN else ""
         digests, grown = self._digests, self._grown
         try:
             written = await self._threads.run(f"obzen snapshot {stage.name}", lambda: self._put(shot, base, digests, grown))
         except OSError as error:
-            self._base, self._writing = "", False
+            self.base, self.writing = "", False
             stage.logger.warning("a snapshot could not be written", reason=str(error))
             return
         full = written.size == written.total
-        self._base, self._digests, self._writing = written.artifact, written.digests, False
+        self.base, self._digests, self.writing = written.artifact, written.digests, False
         self._grown = 0 if full else grown + written.size
         self._chain = 0 if full else self._chain + 1
         self._count += 1
@@ -278,6 +293,20 @@ def read_pages(store: ArtifactStore, artifact: str, kind: Kind) -> tuple[Kept, l
     if missing is not None:
         raise Unkept(f"page {missing} is missing")
     return newest, [pages[index] for index in range(newest.pages)]
+
+
+def stands_on(store: ArtifactStore, artifacts: Iterable[str]) -> set[str]:
+    """These artifacts and all that they are read from. Raises OSError."""
+    found: set[str] = set()
+    for artifact in artifacts:
+        needed = artifact
+        while needed and needed not in found:
+            found.add(needed)
+            try:
+                needed = _DECODE(store.get(needed)).base
+            except (NotFound, JournalDamaged, *UNREADABLE):  # nobody can read it, nor what it stands on by it
+                break
+    return found
 
 
 # -- keys and values ------------------------------------------------------------------------------

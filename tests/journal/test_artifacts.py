@@ -1,6 +1,7 @@
 """Bytes under their own hash: kept once, whole or refused."""
 
 import hashlib
+import threading
 
 import pytest
 
@@ -90,3 +91,66 @@ def test_a_put_that_fails_leaves_nothing_under_the_name():
     with pytest.raises(OSError, match="Input/output"):
         store.put(b"x")
     assert not store.exists(hashlib.sha256(b"x").hexdigest())
+
+
+def swept(store, *kept, **options):
+    with store.watching():
+        return store.sweep(frozenset(kept), **options)
+
+
+def test_a_sweep_leaves_what_is_kept_and_what_is_not_yet_under_its_name(tmp_path):
+    store = ArtifactStore(tmp_path)
+    names = [store.put(bytes([number])) for number in range(40)]
+    unfinished = tmp_path / names[0][:2] / ".unfinished.new"
+    unfinished.write_bytes(b"x")
+    assert swept(store, *names[:15]) == 25
+    assert [name for name in names if store.exists(name)] == names[:15]
+    assert unfinished.exists()
+
+
+def test_a_sweep_that_is_told_to_end_removes_no_more(tmp_path):
+    store = ArtifactStore(tmp_path)
+    names = [store.put(bytes([number])) for number in range(9)]
+    left = iter([False, False, False])
+    assert swept(store, ended=lambda: next(left, True)) == 3
+    assert sum(map(store.exists, names)) == 6
+
+
+def test_what_is_put_while_one_watches_is_kept_whether_it_was_there_or_not(tmp_path):
+    store = ArtifactStore(tmp_path)
+    old, again = store.put(b"old"), store.put(b"again")
+    with store.watching():
+        new = store.put(b"new")
+        assert store.put(b"again") == again
+        assert store.sweep(frozenset()) == 1
+    assert (store.exists(old), store.exists(again), store.exists(new)) == (False, True, True)
+    assert swept(store) == 2
+
+
+def test_what_is_put_just_before_it_goes_is_written_again(tmp_path):
+    """Two threads, one artifact: whichever comes first, it is there in the end."""
+    store = ArtifactStore(tmp_path)
+    name = store.put(b"x")
+    whole = store._files.remove
+    writer = threading.Thread(target=store.put, args=(b"x",))
+
+    class Slow(type(store._files)):
+        def remove(self, path):
+            writer.start()
+            whole(path)
+
+    store._files = Slow()
+    swept(store)
+    writer.join()
+    assert store.get(name) == b"x"
+
+
+def test_what_goes_to_an_archive_is_whole_there_before_it_is_gone_here(tmp_path):
+    store, archive = ArtifactStore(tmp_path / "run"), ArtifactStore(tmp_path / "old" / "artifacts")
+    kept, gone, spoiled = store.put(b"kept"), store.put(b"gone"), store.put(b"spoiled")
+    assert swept(store, kept, spoiled, archive=archive) == 1
+    assert (store.exists(kept), store.exists(gone), archive.get(gone), archive.exists(kept)) == (True, False, b"gone", False)
+    (tmp_path / "run" / spoiled[:2] / spoiled[2:]).write_bytes(b"other")
+    with pytest.raises(JournalDamaged):
+        swept(store, kept, archive=archive)
+    assert store.exists(spoiled)

@@ -95,6 +95,22 @@ async def test_forks_may_be_forked():
     assert (made.position, reader.head) == (9, 10)
 
 
+async def test_an_artifact_that_is_swept_while_its_run_is_forked_is_not_missed(monkeypatch):
+    disk = await origin_of()
+    store = RunDirectory(RUN, disk).artifacts
+    swept, link = store.put(b"of a record that was dropped"), disk.link
+
+    def sweeps_first(path, target):
+        if path.parent.name + path.name == swept:
+            disk.remove(path)
+        link(path, target)
+
+    monkeypatch.setattr(disk, "link", sweeps_first)
+    run, _ = forked(disk, 9)
+    assert run.artifacts.exists(store.put(b"a state"))
+    assert not run.artifacts.exists(swept)
+
+
 async def test_sealed_segments_and_artifacts_are_shared_and_copied_where_they_cannot_be():
     for links in (True, False):
         disk = await origin_of()
