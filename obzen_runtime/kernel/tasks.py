@@ -20,9 +20,11 @@ R = TypeVar("R")
 class Wake:
     """What one actor waits on. Many may `set`, one waits; a set before the wait is not lost."""
 
-    __slots__ = ("_flag", "_waiter")
+    __slots__ = ("_flag", "_waiter", "waits")
 
     def __init__(self) -> None:
+        self.waits = 0
+        """How often a wait had to wait."""
         self._flag = False
         self._waiter: asyncio.Future[None] | None = None
 
@@ -38,6 +40,7 @@ class Wake:
         if not self._flag:
             if self._waiter is not None:
                 raise InternalError("two tasks wait on one Wake", remedy="Give each waiter a Wake of its own")
+            self.waits += 1
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
