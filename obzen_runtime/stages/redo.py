@@ -208,7 +208,7 @@ class _Again:
         try:
             await self._run()
         finally:
-            self.calls.holds = _never  # no circle keeps a step's events until the collector comes
+            del self.calls  # no circle keeps a step's events until the collector comes
 
     async def _run(self) -> None:
         stage, calls, call = self.stage, self.calls, self.stage.call
@@ -290,10 +290,6 @@ class _Again:
             return False
         ordinal = self.entry.ordinal(self.entry.done + self.calls.taken)
         return not self.recorded.dead(self.entry.edge.source, ordinal) and self._tried()
-
-
-def _never(error: BaseException) -> bool:
-    return False
 
 
 # -- the end --------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@ import csv
 import datetime
 import decimal
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal, NewType
 
 import msgspec
 import pytest
@@ -11,6 +11,8 @@ from obzen_runtime.connect import csv_source
 from obzen_runtime.kernel import IoFailed, NotFound, UsageError, ValidationFailed
 from obzen_runtime.stages import Progress
 from tests.connect.kit import Every, Row, good, read, told, written
+
+OrderId = NewType("OrderId", int)
 
 
 @pytest.fixture
@@ -49,6 +51,17 @@ def test_a_column_that_is_missing_takes_the_fields_default(rows):
         seen: datetime.date = msgspec.field(default_factory=lambda: datetime.date(2020, 1, 1))
 
     assert rows("id\n7\n", Defaults) == [Defaults(7, "none", datetime.date(2020, 1, 1))]
+
+
+def test_new_types_literals_and_limits_of_a_type_are_columns(rows):
+    class Order(msgspec.Struct, frozen=True):
+        id: OrderId
+        size: Literal["S", "M"] | None
+        count: Annotated[OrderId, msgspec.Meta(ge=1)] = OrderId(1)
+
+    items = rows("id,size,count\n1,S,2\n2,,1\n3,L,1\n4,M,0\n", Order)
+    assert good(items) == [Order(OrderId(1), "S", OrderId(2)), Order(OrderId(2), None)]
+    assert [place for place, _ in told(items)] == ["t.csv:4", "t.csv:5"]
 
 
 def test_dataclasses_and_keyword_only_fields_are_made_too(rows):

@@ -9,7 +9,7 @@ import pytest
 import obzen_runtime as oz
 from obzen_runtime.connect import csv_source, json_source, jsonl_source, reading
 from obzen_runtime.events import DeadLetter
-from obzen_runtime.kernel import ConfigInvalid
+from obzen_runtime.kernel import ConfigInvalid, IoFailed
 from obzen_runtime.stages import At, Bad, Progress
 from tests.connect.kit import Row, written
 from tests.flow.kit import Mortal, Seen, play
@@ -127,6 +127,20 @@ def test_a_file_that_was_edited_before_the_place_is_refused(form, tmp_path):
     with pytest.raises(ConfigInvalid, match=f"f was changed before byte {place.byte}") as refused:
         given(source, place)
     assert refused.value.code == "source_changed"
+
+
+@pytest.mark.parametrize("form", SOURCES)
+def test_a_disk_that_fails_where_a_place_is_known_again_is_told(form, tmp_path, monkeypatch):
+    path = written(tmp_path / "f", rows_of(form, 400))
+    source = SOURCES[form]("rows", Row, path=path)
+    place = [each.offset for each in given(source) if isinstance(each, At)][-1]
+
+    def fails(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.pread", fails)
+    with pytest.raises(IoFailed, match=r"cannot read .* at byte 0: Input/output error"):
+        given(source, place)
 
 
 def test_a_header_that_was_changed_is_refused_however_far_away_it_is(tmp_path, monkeypatch):

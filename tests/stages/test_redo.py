@@ -114,3 +114,62 @@ def test_a_stage_that_breaks_for_good_is_a_finding():
     assert again.records == []
     assert again.error is not None
     assert again.error.type == "SystemExit"
+
+
+@pytest.mark.parametrize("shape", ["plain", "async", "batch", "generator"])
+def test_a_call_that_failed_for_a_moment_is_made_again_when_the_record_says_that_it_got_through(shape):
+    failed = set()
+
+    def busy(number: int) -> int:
+        if number % 5 == 2 and number not in failed:
+            failed.add(number)
+            raise oz.Transient("busy")
+        return number
+
+    retry = oz.Retry(attempts=3, base=0.001)
+    if shape == "plain":
+
+        @oz.transform(retry=retry)
+        def again(number: int) -> int:
+            return busy(number)
+
+    elif shape == "async":
+
+        @oz.transform(retry=retry)
+        async def again(number: int) -> int:
+            return busy(number)
+
+    elif shape == "batch":
+
+        @oz.transform(retry=retry, batch=4)
+        def again(numbers: list[int]) -> list[int]:
+            return [busy(number) for number in numbers]
+
+    else:
+
+        @oz.transform(retry=retry)
+        def again(number: int) -> Iterator[int]:
+            yield busy(number)
+            yield number
+
+    bench = Bench(again)
+    assert failed
+    failed.clear()
+    for block, letters, redone in bench.steps():
+        assert redone.error is None
+        assert redone.records == [block, *letters], block.base
+    assert failed
+
+
+def test_an_emission_that_breaks_is_a_finding():
+    bench = Bench(sevens)
+
+    def breaks():
+        raise ValueError("no more")
+        yield
+
+    bench.stage.emission = breaks()
+    _, _, again = bench.steps()[-1]
+    assert (again.records, again.error.message) == ([], "no more")
+    bench.stage.emission = breaks()
+    assert leftover(bench.stage).message == "no more"
