@@ -9,7 +9,7 @@ import dis
 import functools
 import inspect
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -19,8 +19,6 @@ from obzen_runtime.stages import At, Node, Progress, Sink, Source, Transform
 from obzen_runtime.testing.world import encoded, world
 
 __all__ = ["Troubles", "staged"]
-
-NOTHING: Mapping[str, Any] = {}
 
 
 class Troubles:
@@ -176,7 +174,7 @@ def _recorder(node: Sink, troubles: Troubles) -> Sink:
     handler: Any = {"keyed": upsert, "transactional": Ledger}.get(node.options.delivery, record)
     plain = node.signature._replace(parameters={}, asynchronous=False, context=False, many=False)
     options = msgspec.structs.replace(node.options, concurrency=1)
-    return dataclasses.replace(node, handler=handler, signature=plain, options=options, bound=NOTHING, simulate=None)
+    return Sink(name, handler, signature=plain, options=options, key=node.key)
 
 
 def _reads(handler: Any, parameter: str) -> bool:

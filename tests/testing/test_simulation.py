@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 import obzen_runtime as oz
+from obzen_runtime.connect import csv_sink, jsonl_sink, sqlite_sink
 from obzen_runtime.kernel import Wake
 from obzen_runtime.testing import Crash, Options, Plan, Simulator, simulate, world
 from obzen_runtime.testing.flows import FLOWS
@@ -212,6 +213,13 @@ def test_items_bound_what_sources_give():
     assert not history.problems
     assert len(history.machine.world.places["show"].rows) >= 7
     assert max(history.machine.world.places["show"].rows) == b"\x06"
+
+
+def test_sinks_of_files_and_tables_are_replaced_and_touch_nothing(tmp_path):
+    files = [csv_sink("rows", Paid, path=tmp_path / "rows.csv"), jsonl_sink("lines", Paid, path=tmp_path / "lines.jsonl")]
+    report = simulate(oz.Flow("files", payments >> [*files, sqlite_sink("kept", Paid, path=tmp_path / "kept.db", table="paid")]), 8)
+    assert report.passed, str(report)
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_bound_sources_give_all_they_have():
