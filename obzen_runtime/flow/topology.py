@@ -42,7 +42,7 @@ class Arc:
     routed: tuple[type, ...] | None = None
     """The classes delivered, where that is not everything the source gives."""
     spills: bool = False
-    """The consumer may be unwilling for a while: the log is the overflow."""
+    """The consumer may be unwilling for a while, or nobody waits for it, as with letters: the log is the overflow."""
 
 
 @dataclass
@@ -268,7 +268,7 @@ class _Reader:
                 )
             if len(matching) < len(given) or any(_narrower(each, taken) for each in given):
                 routed = tuple(each.origin for each in taken)
-        spills = isinstance(link.target, Join) and link.port == "stream"
+        spills = isinstance(link.source, DeadLetters) or (isinstance(link.target, Join) and link.port == "stream")
         self.topology.arcs.append(Arc(source, target, link.port, given, routed, spills))
 
     def _consumed(self, name: str) -> None:

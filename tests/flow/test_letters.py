@@ -165,6 +165,29 @@ def test_a_slow_reader_of_letters_gets_them_all():
     assert (played.state, got) == ("drained", list(range(20)))
 
 
+def test_letters_that_wait_for_a_slow_reader_stand_in_the_log_and_not_in_memory():
+    held, got = [], []
+
+    @oz.sink
+    async def mail(letter: DeadLetter) -> None:
+        if not got:
+            await asyncio.sleep(100)
+        entries = pipelines[0].stages["mail"].inbox.entries
+        held.append(sum(len(entry.items or ()) for entry in entries if entry.end is None))
+        got.append((letter.ordinal, letter.payload))
+
+    pipelines = []
+
+    async def beside(pipeline):
+        pipelines.append(pipeline)
+
+    flow = oz.Flow("f", ints(5000) >> failing(range(5000)) >> Seen().sink(), oz.dead_letters >> mail, window=oz.Window(events=100))
+    played = play(flow, beside=beside)
+    assert played.state == "drained"
+    assert got == [(number, msgspec.msgpack.encode(number)) for number in range(5000)]
+    assert max(held) < 1000
+
+
 @pytest.mark.parametrize(("most", "state"), [(10, "drained"), (9, "failed"), (0, "failed")])
 def test_more_letters_than_allowed_fail_the_flow(most, state):
     played = play(oz.Flow("f", ints(1000) >> picky >> Seen().sink(), max_dead_letters=most))
