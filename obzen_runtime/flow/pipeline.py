@@ -472,6 +472,8 @@ class Pipeline:
         self._commits += 1
         if self._commits >= _TRIM if self._forgetful else self.journal.size - self._checkpointed >= self._stretch:
             self.mailbox.wake.set()
+        if self._sweeper is not None and self._sweeper.waits:
+            self._sweep()
 
     def _keep(self) -> None:
         """Checkpoint the log every 16 MiB; let a memory journal forget what all have passed."""
@@ -481,11 +483,16 @@ class Pipeline:
                 self.journal.forget(self._floor())
         elif self.journal.size - self._checkpointed >= self._stretch:
             self._write(self._checkpoint())
-            remembers = [stage for stage in self.stages.values() if isinstance(stage, Recollects)]
-            self.journal.forget(min([self._floor(), *(stage.needs for stage in remembers)]))
-            if self._sweeper is not None:
-                self._sweeper.turn([stage.keeper for stage in remembers if stage.keeper is not None and stage.name not in self.ended])
+            needs = [stage.needs for stage in self.stages.values() if isinstance(stage, Recollects)]
+            self.journal.forget(min([self._floor(), *needs]))
+            self._sweep()
             self._checkpointed = self.journal.size  # what was dropped is not there to grow beyond
+
+    def _sweep(self) -> None:
+        """Let go of state that only dropped records named."""
+        if self._sweeper is not None:
+            remember = [stage for stage in self.stages.values() if isinstance(stage, Recollects) and stage.name not in self.ended]
+            self._sweeper.turn([stage.keeper for stage in remember if stage.keeper is not None])
 
     def _checkpoint(self) -> Checkpoint:
         stages, edges = self.stages.values(), self.wired.edges

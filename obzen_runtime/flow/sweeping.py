@@ -25,7 +25,7 @@ _KINDS = frozenset({Snapshot})
 
 
 class Sweeper:
-    """Sweeps the artifacts of one run while it lives. Call `turn` now and then, and `end` at its end."""
+    """Sweeps the artifacts of one run while it lives. Call `turn` now and then, more often while it `waits`, and `end` at its end."""
 
     def __init__(self, journal: SegmentJournal, store: ArtifactStore, seams: Seams) -> None:
         self._journal = journal
@@ -35,6 +35,8 @@ class Sweeper:
         self._seen = 1
         """Where the log ended at the last sweep."""
         self._task: asyncio.Task[None] | None = None
+        self.waits = False
+        """Whether a sweep is due once no snapshot is being written."""
         self._reads = False
         self._ended = False
         self._log = logger(artifacts=str(store.directory))
@@ -42,8 +44,12 @@ class Sweeper:
     def turn(self, keepers: Sequence[Keeper]) -> None:
         """Begin a sweep when one is due. `keepers`: of all stages that may still take snapshots."""
         journal = self._journal
-        if self._task is None and journal.first > self._seen and not journal.dropping and not any(keeper.writing for keeper in keepers):
+        if self._task is not None or journal.first <= self._seen or journal.dropping:
+            return
+        self.waits = any(keeper.writing for keeper in keepers)
+        if not self.waits:
             self._reads = True
+            self._store.watch()
             self._task = asyncio.get_running_loop().create_task(self._sweep({keeper.base for keeper in keepers}), name="obzen sweep")
 
     async def end(self) -> None:
@@ -56,20 +62,20 @@ class Sweeper:
 
     async def _sweep(self, named: set[str]) -> None:
         head = self._journal.head
-        with self._store.watching():
-            try:
-                async for entry in self._journal.read(kinds=_KINDS):
-                    if isinstance(entry.record, Snapshot):
-                        named.add(entry.record.artifact)
-                self._reads = False
-                gone = await self._threads.run("obzen sweep", lambda: self._remove(named))
-            except (ObzenError, OSError) as error:  # what is read was dropped meanwhile, or the disk failed: another turn tries again
-                self._log.info("snapshots that nobody needs were not removed", reason=str(error))
-            else:
-                self._seen = head
-                self._log.debug("removed snapshots that nobody needs", count=gone)
-            finally:
-                self._task = None
+        try:
+            async for entry in self._journal.read(kinds=_KINDS):
+                if isinstance(entry.record, Snapshot):
+                    named.add(entry.record.artifact)
+            self._reads = False
+            gone = await self._threads.run("obzen sweep", lambda: self._remove(named))
+        except (ObzenError, OSError) as error:  # what is read was dropped meanwhile, or the disk failed: another turn tries again
+            self._log.info("snapshots that nobody needs were not removed", reason=str(error))
+        else:
+            self._seen = head
+            self._log.debug("removed snapshots that nobody needs", count=gone)
+        finally:
+            self._store.rest()
+            self._task = None
 
     def _remove(self, named: set[str]) -> int:
         """On a thread."""

@@ -1,7 +1,6 @@
 """Bytes kept under their own SHA-256: snapshots, large payloads, logs. The same bytes are kept once."""
 
-from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Set
 from pathlib import Path
 from threading import Lock
 
@@ -18,7 +17,7 @@ class ArtifactStore:
         self._files = files or SystemFiles()
         self._lock = Lock()
         self._fresh: set[str] | None = None
-        """Put since `watching` began."""
+        """Put since `watch`; None while nobody watches."""
 
     def put(self, content: bytes) -> ArtifactId:
         """Keep the bytes, atomically and durably, and return their name. Blocks for two or three syncs. Raises OSError."""
@@ -57,17 +56,18 @@ class ArtifactStore:
         """Whether something is kept under the name; `get` tells whether it is whole."""
         return self._files.exists(self._path(ARTIFACT_ID.new(name)))
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Around finding out what is needed, and a `sweep`: what is put meanwhile is kept."""
-        self._fresh = set()
-        try:
-            yield
-        finally:
+    def watch(self) -> None:
+        """From here to `rest`, what is put is kept by a `sweep`: call it before finding out what is needed."""
+        with self._lock:
+            self._fresh = set()
+
+    def rest(self) -> None:
+        """Watch no more."""
+        with self._lock:
             self._fresh = None
 
     def sweep(self, kept: Set[str], *, archive: "ArtifactStore | None" = None, ended: Callable[[], bool] = bool) -> int:
-        """Remove what has none of these names and was not put while `watching`, or move it to the archive; return how many went.
+        """Remove what has none of these names and was not put since `watch`, or move it to the archive; return how many went.
 
         Stops early once `ended`; again after a crash is fine. Others may put meanwhile. Raises OSError, and
         `JournalDamaged` when what is to be moved is not what was kept.

@@ -340,6 +340,22 @@ async def test_a_keeper_writes_until_its_snapshot_is_on_record(tmp_path):
     assert (keeper.writing, [each.artifact for each in stage.snapshots]) == (False, [keeper.base])
 
 
+async def test_a_sweep_that_waits_for_a_snapshot_begins_behind_its_record(tmp_path):
+    log, keeper = Log(), Writes()
+    store, (one, two), sweeper = sweeping(tmp_path, log)
+    keeper.writing = True
+    sweeper.turn([keeper])
+    assert sweeper.waits
+    keeper.writing, keeper.base = False, two
+    sweeper.turn([keeper])
+    assert not sweeper.waits
+    assert store.put(b"one") == one, "from the turn on, not from when the log is read"
+    three = store.put(b"three")
+    await until(log.looked.is_set)
+    await sweeper.end()
+    assert all(map(store.exists, (one, two, three)))
+
+
 async def test_what_the_next_snapshot_may_stand_on_is_kept(tmp_path):
     keeper = Writes()
     store, (one, two), sweeper = sweeping(tmp_path, Log())

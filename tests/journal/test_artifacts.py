@@ -94,8 +94,10 @@ def test_a_put_that_fails_leaves_nothing_under_the_name():
 
 
 def swept(store, *kept, **options):
-    with store.watching():
-        return store.sweep(frozenset(kept), **options)
+    store.watch()
+    gone = store.sweep(frozenset(kept), **options)
+    store.rest()
+    return gone
 
 
 def test_a_sweep_leaves_what_is_kept_and_what_is_not_yet_under_its_name(tmp_path):
@@ -119,10 +121,11 @@ def test_a_sweep_that_is_told_to_end_removes_no_more(tmp_path):
 def test_what_is_put_while_one_watches_is_kept_whether_it_was_there_or_not(tmp_path):
     store = ArtifactStore(tmp_path)
     old, again = store.put(b"old"), store.put(b"again")
-    with store.watching():
-        new = store.put(b"new")
-        assert store.put(b"again") == again
-        assert store.sweep(frozenset()) == 1
+    store.watch()
+    new = store.put(b"new")
+    assert store.put(b"again") == again
+    assert store.sweep(frozenset()) == 1
+    store.rest()
     assert (store.exists(old), store.exists(again), store.exists(new)) == (False, True, True)
     assert swept(store) == 2
 
