@@ -20,7 +20,7 @@ from obzen_runtime.cli.resolve import ResolveOptions, resolve
 from obzen_runtime.cli.resume import ResumeOptions, resume
 from obzen_runtime.cli.run import RunOptions, run
 from obzen_runtime.cli.runs import ListOptions, runs
-from obzen_runtime.cli.say import hint, say, silence
+from obzen_runtime.cli.say import hint, open_streams, say, silence
 from obzen_runtime.cli.simulate import SimulateOptions, simulate
 from obzen_runtime.cli.stop import StopOptions, stop
 from obzen_runtime.cli.trace import TraceOptions, trace
@@ -112,4 +112,5 @@ def _parse_and_run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """The entry point of the command `obzen`."""
+    open_streams()
     sys.exit(execute(sys.argv[1:]))

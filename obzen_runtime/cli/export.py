@@ -66,6 +66,9 @@ def _target(name: str | None) -> Iterator[TextIO]:
         with part.open("w", encoding="utf-8") as stream:
             yield stream
         part.replace(path)
+    except OSError as error:
+        error.filename = name  # what the user knows
+        raise
     finally:
         part.unlink(missing_ok=True)
 

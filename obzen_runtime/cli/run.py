@@ -17,7 +17,7 @@ from obzen_runtime.cli.live import Lines, Table
 from obzen_runtime.cli.loading import load, settings_from
 from obzen_runtime.cli.say import hint, say
 from obzen_runtime.cli.screen import Screen, in_foreground
-from obzen_runtime.host import Handle, Origin, Report, execute, footer
+from obzen_runtime.host import Handle, Origin, Report, execute, failure_of, footer
 from obzen_runtime.journal import retention_from
 from obzen_runtime.kernel import ConfigInvalid, UsageError
 
@@ -113,7 +113,7 @@ def watched(how: Callable[..., tuple[Report, int | None]], options: TellOptions)
     began = time.monotonic()
     with _logging(options), _watching(options) as watch:
         report, number = how(watch=watch)
-    failure = _failure(report) if report.error is not None else ""
+    failure = failure_of(report)
     if not options.quiet:
         hint(footer(report, time.monotonic() - began, failure))
     elif failure:
@@ -166,14 +166,3 @@ def _logging(options: TellOptions) -> Iterator[None]:
 class _Errors(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         hint(self.format(record))
-
-
-def _failure(report: Report) -> str:
-    """The error that ended a run, with the stage where it was and, for what the user's code raised, its type."""
-    error = report.error
-    assert error is not None
-    failed = next((name for name, stage in report.stages.items() if stage.state == "failed"), "")
-    stage = str(error.details.get("stage") or error.details.get("actor") or failed)
-    where = f"stage {stage}: " if stage and stage not in error.message else ""
-    kind = f"{error.type}: " if error.type and not error.remedy and error.type not in error.message else ""
-    return f"{where}{kind}{error.message}{'. ' + error.remedy if error.remedy else ''}"

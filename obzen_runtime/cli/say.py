@@ -2,9 +2,12 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import TextIO
 
-__all__ = ["counted", "hint", "say", "silence"]
+__all__ = ["counted", "hint", "open_streams", "say", "silence"]
+
+_OBEYED = dict.fromkeys({*range(32), *range(127, 160)} - {*b"\t\n"}, "\ufffd")
 
 
 def counted(count: int, noun: str) -> str:
@@ -13,17 +16,33 @@ def counted(count: int, noun: str) -> str:
 
 
 def say(text: str) -> None:
-    """One line, or several, of what was asked for. Raises `BrokenPipeError` when nobody reads it any more."""
-    sys.stdout.write(f"{text}\n")
+    """One line, or several, of what was asked for; what the stream's encoding has no sign for, escaped.
+
+    Raises `BrokenPipeError` when nobody reads it any more.
+    """
+    try:
+        sys.stdout.write(f"{text}\n")
+    except UnicodeEncodeError as lacking:
+        sys.stdout.write(text.encode(lacking.encoding, "backslashreplace").decode(lacking.encoding) + "\n")
 
 
 def hint(text: str) -> None:
-    """One line, or several, about what is done; seen at once. What is done does not end because nobody reads it."""
+    """One line, or several, about what is done; seen at once. What is done does not end because it cannot be said.
+
+    A text may quote what others wrote: nothing in it is obeyed by a terminal.
+    """
     try:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{text.translate(_OBEYED)}\n")
         sys.stderr.flush()
-    except BrokenPipeError:
+    except OSError:  # its reader has left, or the disk it goes to is full
         silence(sys.stderr)
+
+
+def open_streams() -> None:
+    """A process that was started without a standard stream has one that goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open as long as the process lives
 
 
 def silence(stream: TextIO) -> None:

@@ -7,7 +7,7 @@ global.
 from obzen_runtime.host.handle import Handle, start
 from obzen_runtime.host.opening import LOADING, Opening, Origin
 from obzen_runtime.host.process import execute, resume, run
-from obzen_runtime.host.report import FlowFailed, Report, StageReport, footer, near
+from obzen_runtime.host.report import FlowFailed, Report, StageReport, failure_of, footer, near
 
 __all__ = [
     "LOADING",
@@ -18,6 +18,7 @@ __all__ = [
     "Report",
     "StageReport",
     "execute",
+    "failure_of",
     "footer",
     "near",
     "resume",

@@ -8,7 +8,7 @@ import msgspec
 from obzen_runtime.flow import Verdict
 from obzen_runtime.kernel import ErrorInfo, ObzenError
 
-__all__ = ["FlowFailed", "Report", "StageReport", "footer", "near"]
+__all__ = ["FlowFailed", "Report", "StageReport", "failure_of", "footer", "near"]
 
 
 class StageReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,9 +53,26 @@ class FlowFailed(ObzenError):
 
     def __init__(self, report: Report) -> None:
         assert report.error is not None
-        where = report.error.details.get("stage") or report.error.details.get("actor")
-        super().__init__(f"the flow failed{f' in stage {where}' if where else ''}: {report.error.message}", remedy=report.error.remedy)
+        super().__init__(f"the flow failed: {_cause(report)}", remedy=report.error.remedy)
         self.report = report
+
+
+def failure_of(report: Report) -> str:
+    """The error that ended a run, in one line with its remedy; empty when none did."""
+    if report.error is None:
+        return ""
+    return f"{_cause(report)}{'. ' + report.error.remedy if report.error.remedy else ''}"
+
+
+def _cause(report: Report) -> str:
+    """An error with the stage where it was and, for what the user's code raised, its type."""
+    error = report.error
+    assert error is not None
+    failed = next((name for name, stage in report.stages.items() if stage.state == "failed"), "")
+    stage = str(error.details.get("stage") or error.details.get("actor") or failed)
+    where = f"stage {stage}: " if stage and stage not in error.message else ""
+    kind = f"{error.type}: " if error.type and not error.remedy and error.type not in error.message else ""
+    return f"{where}{kind}{' '.join(error.message.split())}"
 
 
 def footer(report: Report, seconds: float | None = None, failure: str = "") -> str:

@@ -302,9 +302,6 @@ def test_the_help_of_every_command_has_its_own_options_first(obzen):
 
 
 def test_a_shell_can_complete_commands_and_options(obzen, monkeypatch):
-    with pytest.raises(SystemExit):
-        obzen("--show-completion", "bash")
-    assert "_OBZEN_COMPLETE=complete_bash" in obzen.capsys.readouterr().out
     for name, value in {"_OBZEN_COMPLETE": "complete_bash", "COMP_WORDS": "obzen res", "COMP_CWORD": "1"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit):

@@ -75,7 +75,7 @@ def test_a_failed_export_leaves_the_file_as_it_was(obzen):
     (obzen.folder / "out.jsonl").write_text("before")
     refused(obzen("export", "--last", "--to", "out.jsonl", "--stage", "nope"), 64, "no stage 'nope'", "numbers")
     refused(obzen("export", "--last", "--to", "runs"), 64, "is a directory")
-    refused(obzen("export", "--last", "--to", "nowhere/out.jsonl"), 74, "No such file")
+    refused(obzen("export", "--last", "--to", "nowhere/out.jsonl"), 74, "obzen: nowhere/out.jsonl: No such file")
     assert (obzen.folder / "out.jsonl").read_text() == "before"
     assert sorted(path.name for path in obzen.folder.iterdir()) == ["flow.py", "out.jsonl", "runs"]
 

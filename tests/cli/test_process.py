@@ -18,6 +18,11 @@ ENDLESS = HEAD + (
     'flow = oz.Flow("endless", endless >> tell)\n'
 )
 
+ODD = (
+    "@oz.source\ndef words() -> Iterator[str]:\n    yield 'world 世界'\n\n@oz.sink\ndef keep(word: str) -> None: ...\n\n"
+    'flow = oz.Flow("odd", words >> keep)\n'
+)
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -53,6 +58,23 @@ def test_a_reader_that_leaves_early_ends_inspect_quietly(folder, arguments):
     assert process.wait(timeout=30) == 0
     assert process.stderr.read() == b""
     process.stderr.close()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-", "2>/dev/full"])
+def test_a_run_does_not_end_because_a_standard_stream_is_not_there(folder, closed):
+    command = f"exec {sys.executable} -m obzen_runtime run flow.py --run-id r {closed}"
+    code, _, err = ended(subprocess.Popen(["bash", "-c", command], cwd=folder, stdout=-1, stderr=-1))
+    assert (code, "Traceback" in err) == (0, False)
+    assert '"state":"drained"' in ended(spawn("runs", "--json", cwd=folder, stdout=-1, stderr=-1))[1]
+
+
+def test_what_the_encoding_of_a_stream_has_no_sign_for_is_escaped(folder):
+    (folder / "flow.py").write_text(HEAD + ODD)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    assert ended(spawn("run", "flow.py", "-q", cwd=folder, stdout=-1, stderr=-1))[0] == 0
+    code, out, err = ended(spawn("inspect", "--last", "--type", "event", cwd=folder, env=environment, stdout=-1, stderr=-1))
+    assert (code, err) == (0, "")
+    assert "\\u4e16\\u754c" in out
 
 
 def test_a_reader_that_leaves_early_gives_a_run_no_traceback(folder):

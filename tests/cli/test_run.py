@@ -61,6 +61,12 @@ def test_a_failed_run_names_stage_and_error_and_exits_with_1(obzen):
     assert "flow failed" in obzen("run", "flow.py", "--verbose", "--set", "numbers.count=5").err
 
 
+def test_what_the_users_error_says_is_one_line_that_no_terminal_obeys(obzen):
+    text = HEAD + '@oz.sink(on_error="fail")\ndef out(n: int) -> None:\n    raise ValueError("on\\nfire \\x1b[31m \\x9b31m")\n'
+    ended = obzen.run(text + 'flow = oz.Flow("f", numbers >> out)\n', "--quiet")
+    assert (ended.code, ended.err) == (1, "obzen: stage out: ValueError: on fire \ufffd[31m \ufffd31m\n")
+
+
 def test_a_source_that_raises_fails_the_run(obzen):
     text = (
         HEAD + '@oz.source\ndef broken() -> Iterator[int]:\n    yield 1\n    raise OSError("gone")\n\nflow = oz.Flow("b", broken >> show)\n'
