@@ -346,7 +346,6 @@ class _Loop(Generic[C]):
 
     def _close(self) -> None:
         self.over = True
-        self.mailbox.on_kill = None
         if self.deadline is not None:
             self.deadline.cancel()
         for left in self.mailbox.close():

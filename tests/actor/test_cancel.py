@@ -8,7 +8,7 @@ import pytest
 from obzen_runtime.actor import Continue, Stop, Terminate, Transition, Urgency
 from obzen_runtime.events import ActorAborted, ActorCompleted
 from obzen_runtime.fsm import on
-from tests.actor.kit import Broke, Go, Halt, Run, Scripted, TickingClock, Work, fail, forever, machine, say, turns, virtually
+from tests.actor.kit import Broke, Go, Halt, Run, Scripted, TickingClock, Work, fail, forever, machine, passing, say, turns, virtually
 
 
 async def cancelled(run, count=1):
@@ -392,6 +392,32 @@ async def test_kill_in_an_action_runs_nothing_after_it(swallowed):
     run.actor.mailbox.kill("end")
     assert (await task).how == "killed"
     assert run.context == []
+
+
+async def test_kill_swallowed_by_a_dispatch_moves_nothing():
+    async def stubborn(context):
+        actor.mailbox.kill("enough")
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            return Transition(Work())
+
+    actor = Scripted({"busy": stubborn})
+    run = Run(actor)
+    ended = await run
+    assert (ended.how, ended.state, ended.reason) == ("killed", "busy", "enough")
+    assert (run.context, [move[1] for move in run.moves]) == (["go"], ["Go"])
+
+
+def test_the_hard_end_does_not_come_for_an_actor_that_has_ended():
+    run = Run(Scripted({"busy": forever}), stop_within=7.0)
+
+    async def main():
+        ended = await cancelled(run)
+        await passing(60.0)
+        return ended.how, run.actor.mailbox.killed
+
+    assert virtually(main())[0] == ("completed", None)
 
 
 async def test_kill_in_the_failure_path_is_a_kill():
