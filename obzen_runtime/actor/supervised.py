@@ -126,8 +126,10 @@ class SelfSupervised(Generic[C]):
             ended = await _run_on(self, context, _ground_of(parent))
         elif isinstance(journal, str | Path):
             ended = await _run_in_directory(self, context, Path(journal), SegmentOptions(level=level_from(durability)), seams)
-        else:
+        elif isinstance(journal, Journal) and not isinstance(journal, type):
             ended = await _run_on(self, context, Ground(journal, seams))
+        else:
+            raise UsageError(f"journal={journal!r} is no journal", remedy="Give a directory for runs, or a journal that is open.")
         if ended.cancelled is not None and ended.how != "aborted":
             raise ended.cancelled
         if ended.error is not None:

@@ -204,6 +204,12 @@ async def test_O_07_a_run_gets_a_directory_with_manifest_and_journal(tmp_path):
     assert set(manifest["versions"]) == {"python", "obzen", "msgspec"}
 
 
+@pytest.mark.parametrize("wrong", [None, 5, [], MemoryJournal])
+async def test_what_is_neither_a_directory_nor_a_journal_is_refused(wrong):
+    with pytest.raises(UsageError, match="journal="):
+        await Worker("worker").run([], journal=wrong)
+
+
 async def test_two_runs_of_one_name_get_two_directories(tmp_path):
     for _ in range(2):
         await Worker("worker").run([oz.Terminate("done")], journal=str(tmp_path))
