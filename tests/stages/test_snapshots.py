@@ -68,7 +68,7 @@ EMITS = {"at_end": oz.at_end, "each": oz.each, "every": lambda: oz.every(3)}
 
 
 def flow_of(kind, emit, items, seen, *, bad=13):
-    """A flow through a stage with state; an input that `bad` divides fails, after it has changed the state."""
+    """A flow through a stage with state; an input that `bad` divides fails, after it has changed the state, and some have no key."""
     narrow = oz.Window(events=4)
 
     @oz.fold((0, ()), emit=EMITS[emit]())
@@ -77,7 +77,7 @@ def flow_of(kind, emit, items, seen, *, bad=13):
             raise ValueError("bad")
         return before[0] + number, (*before[1], number)[-3:]
 
-    @oz.stateful(key=lambda number: (number % 7, "k") if number % 2 else number % 11, emit=EMITS[emit]())
+    @oz.stateful(key=lambda number: (number % 7, "k") if number % 2 else [number % 11][0 if number % 34 else 1], emit=EMITS[emit]())
     class Keyed:
         total: int = 0
         last: list[int] = []  # noqa: RUF012 - copied per key
