@@ -239,8 +239,8 @@ class Sinks(NamedTuple):
     edges: Sequence[Edge]
     declared: Callable[[str, int], type]
     """The class of an event, from its stage and type index."""
-    crashes: int
-    """Processes and stages that ended before they were done."""
+    missing: int
+    """Receipts that may be missing: one for each process and stage that ended before it was done, and each record that the power took."""
     lossy: bool
     """The journal was allowed to lose its tail."""
 
@@ -305,14 +305,14 @@ def _held(name: str, node: Sink, known: Sinks) -> list[str]:
         return wrong
     match delivery:
         case "safe":
-            most = known.crashes * max(_REDELIVERED, node.options.batch, 2 * node.options.concurrency)
+            most = known.missing * max(_REDELIVERED, node.options.batch, 2 * node.options.concurrency)
             if truth - got:
                 wrong.append(_surplus(f"sink {name} (safe) delivered", got, truth | got))
             elif surplus := set(got) - set(truth):
                 wrong.append(f"sink {name} delivered {_shown(surplus.pop())}, which is no event of the journal")
             elif (got - truth).total() > most:
-                times = f"{_events((got - truth).total())} again after {known.crashes} crashes"
-                wrong.append(f"sink {name} (safe) delivered {times}, at most {most} can be without a receipt")
+                again = _events((got - truth).total())
+                wrong.append(f"sink {name} (safe) delivered {again} again, at most {most} can be without a receipt")
         case "sensitive":
             if got - truth - doubted:
                 wrong.append(_surplus(f"sink {name} (sensitive) delivered", got, truth + doubted))

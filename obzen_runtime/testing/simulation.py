@@ -237,9 +237,10 @@ class Simulator:
             return wired.log.codecs[stage].declared[index].origin
 
         broken = sum(each.seconds < 0 for each in machine.plan.troubles)
-        crashes = sum(life.crash is not None for life in machine.lives) + broken
+        crashed = [life for life in machine.lives if life.crash is not None]
+        taken = sum(life.head - life.synced for life in crashed if life.crash is not None and life.crash.kind == "power")
         reference = self._references(machine.plan.items).reference
-        return Sinks(reference, evidence, machine.world.places, wired.edges, declared, crashes, self._lossy(machine))
+        return Sinks(reference, evidence, machine.world.places, wired.edges, declared, len(crashed) + broken + taken, self._lossy(machine))
 
     def _lossy(self, machine: Machine) -> bool:
         """Whether the journal was allowed to lose its tail. A transactional sink may then know more than the run, and refuses it."""

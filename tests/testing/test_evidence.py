@@ -94,12 +94,12 @@ def place_of(rows, clashes=()):
     return place
 
 
-def known(rows, *, undelivered=None, crashes=1, lossy=False, sure="exact", clashes=(), undisturbed=NUMBERS):
+def known(rows, *, undelivered=None, missing=1, lossy=False, sure="exact", clashes=(), undisturbed=NUMBERS):
     reference = Reference(evidence(), {"store": place_of(undisturbed)}, {"numbers": "exact", "store": sure})
     told = evidence(undelivered={("store", "numbers"): undelivered} if undelivered else None)
     places = {"store": place_of(rows, clashes)} if rows is not None else {}
     edges = [SimpleNamespace(source="numbers", target="store", routed=None)]
-    return Sinks(reference, told, places, edges, lambda stage, index: int, crashes, lossy)
+    return Sinks(reference, told, places, edges, lambda stage, index: int, missing, lossy)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def known(rows, *, undelivered=None, crashes=1, lossy=False, sure="exact", clash
         (
             "safe",
             [1, 2, 3, 3],
-            {"crashes": 0},
-            "sink store (safe) delivered 1 event again after 0 crashes, at most 0 can be without a receipt",
+            {"missing": 0},
+            "sink store (safe) delivered 1 event again, at most 0 can be without a receipt",
         ),
         ("safe", [1, 2, 3, 4], {"lossy": True}, None),
         ("safe", [1, 3], {"lossy": True}, "sink store (safe) delivered 2 never, once is right"),

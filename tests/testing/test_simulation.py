@@ -76,6 +76,22 @@ def test_a_loss_of_power_at_level_fsync_loses_nothing_acknowledged(kept):
         assert simulator.violation(plan) is None
 
 
+def test_receipts_that_the_power_took_let_a_safe_sink_deliver_again_without_blame():
+    @oz.source
+    def many() -> Iterator[int]:
+        yield from range(3000)
+
+    @oz.sink
+    def show(number: int) -> None: ...
+
+    simulator, most = Simulator(oz.Flow("many", many >> show), Options(durability="fsync", items=None)), 0
+    for at in range(20, 60, 3):
+        history = simulator.history(Plan(seed=1, items=None, delay=0.2, crashes=(Crash(kind="power", at=at, kept=0.0),)))
+        assert not history.problems
+        most = max(most, history.machine.world.places["show"].counted().total() - 3000)
+    assert most > 256, "several receipts of 256 events were lost"
+
+
 def test_a_loss_of_power_at_level_interval_takes_no_more_than_the_interval():
     simulator = Simulator(FLOWS["transform"], Options(durability="interval(20)"))
     kept = 0
