@@ -213,43 +213,51 @@ def _json_schema(declared: Declared) -> Any:
 
 
 def difference(live: Any, back: Any, path: str) -> tuple[str, Any, Any] | None:
-    """The first place where two payloads differ, types included, as (path, live value, value read back)."""
-    kind = type(live)
-    if kind is not type(back):
-        return path, live, back
-    if kind in _PLAIN:
-        return None if live == back else (path, live, back)
-    if isinstance(live, msgspec.Struct):
-        return _fields(live, back, live.__struct_fields__, path)
-    if dataclasses.is_dataclass(kind):
-        return _fields(live, back, tuple(field.name for field in dataclasses.fields(kind)), path)
-    if isinstance(live, list | tuple):
-        if len(live) != len(back):
-            return path, live, back
-        pairs = ((f"{path}[{number}]", one, other) for number, (one, other) in enumerate(zip(live, back, strict=True)))
-        return next((found for where, one, other in pairs if (found := difference(one, other, where))), None)
-    if kind is dict:
-        return _mappings(live, back, path)
-    if kind is datetime.datetime and live.utcoffset() != back.utcoffset():
-        return path, live, back
-    if kind in (float, decimal.Decimal):  # NaN equals itself here, 1.0 is not 1.00
-        same = repr(live) == repr(back)
-    elif kind in (set, frozenset):
-        same = {(type(each), each) for each in live} == {(type(each), each) for each in back}
-    else:
-        same = live == back
-    return None if same else (path, live, back)
+    """The first place where two payloads differ, types included, as (path, live value, value read back).
 
-
-def _fields(live: Any, back: Any, names: tuple[str, ...], path: str) -> tuple[str, Any, Any] | None:
-    for name in names:
-        found = difference(getattr(live, name), getattr(back, name), f"{path}.{name}")
-        if found:
-            return found
+    Payloads may be nested deeper than functions may call themselves.
+    """
+    waiting = [(path, live, back)]
+    while waiting:
+        place = waiting.pop()
+        parts = _parts(*place)
+        if parts is None:
+            return place
+        waiting.extend(reversed(parts))
     return None
 
 
-def _mappings(live: dict[Any, Any], back: dict[Any, Any], path: str) -> tuple[str, Any, Any] | None:
-    if list(live) != list(back) or any(type(one) is not type(other) for one, other in zip(live, back, strict=True)):
-        return path, live, back
-    return next((found for key in live if (found := difference(live[key], back[key], f"{path}[{key!r}]"))), None)
+_Places = list[tuple[str, Any, Any]]
+
+
+def _parts(path: str, live: Any, back: Any) -> _Places | None:
+    """The parts of two values that are still to be compared; None when they differ already."""
+    kind = type(live)
+    if kind is not type(back):
+        return None
+    if kind in _PLAIN:
+        return [] if live == back else None
+    if isinstance(live, msgspec.Struct):
+        return [(f"{path}.{name}", getattr(live, name), getattr(back, name)) for name in live.__struct_fields__]
+    if dataclasses.is_dataclass(kind):
+        return [(f"{path}.{each.name}", getattr(live, each.name), getattr(back, each.name)) for each in dataclasses.fields(kind)]
+    if isinstance(live, list | tuple):
+        if len(live) != len(back):
+            return None
+        return [(f"{path}[{number}]", one, other) for number, (one, other) in enumerate(zip(live, back, strict=True))]
+    if kind is dict:
+        if list(live) != list(back) or any(type(one) is not type(other) for one, other in zip(live, back, strict=True)):
+            return None
+        return [(f"{path}[{key!r}]", live[key], back[key]) for key in live]
+    return [] if _same(live, back) else None
+
+
+def _same(live: Any, back: Any) -> bool:
+    """Whether two values of one class that has no parts are the same."""
+    if isinstance(live, float | decimal.Decimal):  # NaN equals itself here, 1.0 is not 1.00
+        return repr(live) == repr(back)
+    if isinstance(live, set | frozenset):
+        return {(type(each), each) for each in live} == {(type(each), each) for each in back}
+    if isinstance(live, datetime.datetime) and live.utcoffset() != back.utcoffset():
+        return False
+    return bool(live == back)

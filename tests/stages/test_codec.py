@@ -58,6 +58,11 @@ class Derived(Base, frozen=True):
     b: int = 0
 
 
+class Nest(msgspec.Struct, frozen=True):
+    number: float
+    inner: "Nest | None"
+
+
 class Pair(NamedTuple):
     a: int
     b: float
@@ -443,6 +448,17 @@ def test_what_is_not_copied_is_the_same_object_everywhere():
     one, other = Seen(), Seen()
     play(oz.Flow("f", source_of(item, kind=Inner) >> [one.sink(Inner).named("one"), other.sink(Inner).named("other")]))
     assert one[0] is other[0] is item
+
+
+def test_a_payload_may_be_nested_as_deep_as_it_can_be_encoded():
+    event = None
+    for number in range(900):
+        event = Nest(float(number), event)
+    seen = Seen()
+    done = play(oz.Flow("f", source_of(event, kind=Nest) >> seen.sink(Nest)))
+    assert done.state == "drained", done.error
+    assert difference(Nest(1, event), Nest(1.0, event), "") == (".number", 1, 1.0)
+    assert len(seen) + len(done.letters()) == 1
 
 
 # -- difference ---------------------------------------------------------------------------------
