@@ -14,7 +14,9 @@ SOURCES = pytest.mark.parametrize("make", [csv_source, json_source, jsonl_source
 
 @SOURCES
 @pytest.mark.parametrize(
-    ("content", "how"), [(gzip.compress(b"id,text\n1,a\n"), "gzip"), (b"PK\x03\x04rest", "zip"), (b"\x28\xb5\x2f\xfdrest", "zstd")]
+    ("content", "how"),
+    [(gzip.compress(b"id,text\n1,a\n", mtime=0), "gzip"), (b"PK\x03\x04rest", "zip"), (b"\x28\xb5\x2f\xfdrest", "zstd")],
+    ids=["gzip", "zip", "zstd"],
 )
 def test_a_packed_file_is_told_to_be_one_and_gives_no_letters(make, content, how, tmp_path):
     path = written(tmp_path / "t", content)
