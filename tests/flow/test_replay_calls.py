@@ -1,0 +1,112 @@
+"""How a replay is asked for, and of which runs: in memory, on disk, living, resumed, or not whole any more."""
+
+import asyncio
+import tracemalloc
+
+import pytest
+
+import obzen_runtime as oz
+from obzen_runtime.flow import replay
+from tests.flow.kit import Seen, Valve, ints, play, until
+from tests.flow.replaying import plain, recorded, same, summed
+
+
+def test_memory_stays_flat():
+    def peak(count):
+        flow = oz.Flow("f", ints(count) >> plain(same) >> summed >> Seen().sink())
+        journal, _ = recorded(flow)
+        tracemalloc.start()
+        try:
+            assert replay(flow, journal).certified
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(1000)
+    assert peak(60_000) < peak(15_000) + 500_000
+
+
+def test_a_journal_that_forgot_its_beginning_is_refused():
+    journal = oz.MemoryJournal()
+    flow = oz.Flow("f", ints(20_000) >> plain(same) >> Seen().sink())
+    play(flow, journal=journal)
+    with pytest.raises(oz.ObzenError, match="dropped"):
+        replay(flow, journal)
+
+
+def test_a_flow_with_other_stages_is_refused():
+    journal, _ = recorded(oz.Flow("f", ints(5) >> plain(same) >> Seen().sink()))
+    with pytest.raises(oz.ObzenError, match="stage 't'"):
+        replay(oz.Flow("f", ints(5) >> plain(same, name="u") >> Seen().sink()), journal)
+
+
+async def _inside(flow, journal):
+    with pytest.raises(oz.ObzenError, match=r"oz\.replaying"):
+        replay(flow, journal)
+    return await oz.replaying(flow, journal)
+
+
+def test_inside_a_loop_it_is_awaited():
+    flow = oz.Flow("f", ints(5) >> plain(same) >> Seen().sink())
+    journal, _ = recorded(flow)
+    assert asyncio.run(_inside(flow, journal)).certified
+
+
+def test_a_run_on_disk_is_named_by_its_id_and_tells_whether_its_code_changed(tmp_path):
+    @oz.transform
+    def t(number: int) -> int:
+        return number
+
+    @oz.transform
+    def changed(number: int) -> int:
+        return number if number < 40 else 0
+
+    flow, other = (oz.Flow("f", ints(50) >> stage >> Seen().sink()) for stage in (t, changed.named("t")))
+    assert oz.run(flow, journal=tmp_path, run_id="first").state == "drained"
+    report = oz.replay(flow, "first", journal=tmp_path)
+    assert report.certified
+    assert report.stages["t"].code_changed is False
+    found = oz.replay(other, tmp_path / "first").differences[0]
+    assert (found.event, found.code_changed) == ("t@40", True)
+    assert "t@40" in str(found)
+    assert "its code changed since the run" in str(found)
+
+
+def test_a_run_that_lives_is_replayed_up_to_now_and_goes_on(tmp_path):
+    async def live():
+        valve = Valve()
+        flow = oz.Flow("f", valve.source() >> plain(same) >> summed >> Seen().sink())
+        async with oz.start(flow, journal=tmp_path, run_id="live") as handle:
+            valve.give(3000)
+            await until(lambda: handle.metrics()["t"]["received"] >= 2000)
+            report = await oz.replaying(flow, "live", journal=tmp_path)
+            valve.end()
+        return report, await handle.wait()
+
+    report, ended = asyncio.run(live())
+    assert (report.certified, report.complete) == (True, False)
+    assert report.stages["t"].recorded >= 2000
+    assert "without an end" in report.reason
+    assert ended.state == "drained"
+
+
+def test_a_resumed_run_replays_as_one(tmp_path):
+    async def stopped(flow, valve):
+        async with oz.start(flow, journal=tmp_path, run_id="twice") as handle:
+            valve.give(3000)
+            await until(lambda: handle.metrics()["t"]["received"] >= 2000)
+            return await handle.stop()
+
+    @oz.transform
+    def t(number: int, ctx: oz.Context) -> int:
+        return number + int(ctx.random.random() * 1000) + ctx.now().microsecond
+
+    valve, again = Valve(), Valve(opened=6000)
+    again.end()
+    flows = [oz.Flow("f", each.source() >> t >> summed >> Seen().sink()) for each in (valve, again)]
+    assert asyncio.run(stopped(flows[0], valve)).state == "cancelled"
+    assert oz.resume(flows[1], "twice", journal=tmp_path).state == "drained"
+    report = oz.replay(flows[1], "twice", journal=tmp_path)
+    assert report.differences == ()
+    assert (report.certified, report.complete) == (True, True)
+    assert report.stages["t"].recorded == 6000
