@@ -259,6 +259,56 @@ async def test_a_flow_that_fails_harms_no_other():
         assert [(await bad.wait()).state, (await good.wait()).state] == ["failed", "drained"]
 
 
+class Behind(oz.MemoryJournal):
+    """A journal in which the look back takes until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(keep=True)
+        self.looked, self.open = asyncio.Event(), asyncio.Event()
+        self.open.set()
+
+    async def last(self, kinds):
+        self.looked.set()
+        await self.open.wait()
+        return await super().last(kinds)
+
+
+@pytest.mark.parametrize(("order", "state", "reason"), [("stop", "cancelled", "user_stop"), ("cancel", "cancelled", "user_cancel")])
+async def test_an_order_that_comes_during_the_look_back_is_obeyed_behind_it(order, state, reason):
+    journal, seen = Behind(), Seen()
+    async with oz.start(flow_of(seen, Valve(opened=10)), journal=journal) as handle:
+        await until(lambda: len(seen) == 10)
+        await handle.stop()
+    journal.looked.clear()
+    journal.open.clear()
+    async with oz.start(flow_of(seen, valve := Valve(opened=20)), journal=journal) as handle:
+        await journal.looked.wait()
+        ordered = asyncio.ensure_future(getattr(handle, order)())
+        await until(lambda: handle.pipeline._orders)
+        journal.open.set()
+        report = await ordered
+    assert (report.state, report.reason, seen) == (state, reason, list(range(10)))
+    assert handle.resumed
+    valve.end()
+    async with oz.start(flow_of(seen, valve), journal=journal) as handle:
+        pass
+    assert (handle.state, seen) == ("drained", list(range(20)))
+
+
+async def test_leaving_the_block_by_an_exception_during_the_look_back_cancels():
+    journal = Behind()
+    async with oz.start(flow_of(Seen(), Valve(opened=10)), journal=journal) as handle:
+        await handle.stop()
+    journal.looked.clear()
+    journal.open.clear()
+    with pytest.raises(KeyError, match="mine"):
+        async with oz.start(flow_of(Seen(), Valve()), journal=journal) as handle:
+            await journal.looked.wait()
+            asyncio.get_running_loop().call_soon(journal.open.set)
+            raise KeyError("mine")
+    assert (handle.state, handle.report().reason) == ("cancelled", "user_cancel")
+
+
 # -- a guest changes nothing ------------------------------------------------------------------------
 
 

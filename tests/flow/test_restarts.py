@@ -229,6 +229,22 @@ def test_a_sink_class_is_made_anew():
     assert len(made) == 2
 
 
+@pytest.mark.parametrize(
+    ("strategy", "taken_along"), [("one_for_one", []), ("rest_for_one", ["b", "k"]), ("one_for_all", ["s", "a", "b", "k"])]
+)
+def test_a_strategy_takes_along_whom_it_says_and_nobody_twice(strategy, taken_along):
+    async def beside(pipeline):
+        await until(lambda: pipeline.stages["k"].counters.received > 100)
+        pipeline.command(Drain())
+
+    flow = oz.Flow("f", forever() >> same("a") >> crashing(50) >> same("b") >> Seen().sink(), restart=oz.Restart(strategy=strategy))
+    played = play(flow, beside=beside)
+    assert (played.state, played.error) == ("drained", None)
+    restarted = {name: played.walked(name).count("restarting") for name in "satbk"}
+    assert restarted == {name: int(name == "t" or name in taken_along) for name in "satbk"}
+    assert [each.actor for each in played.of(ActorRestarted)] == ["t"]
+
+
 def test_exactly_max_restarts_pass_and_one_more_escalates():
     for crashes, expected in ((3, "drained"), (4, "failed")):
         seen = Seen()
