@@ -132,10 +132,10 @@ def read_handler(handler: Callable[..., Any], *, events: int, context: type, eve
         wants_context = True
         positional = positional[:-1]
     elsewhere = next((each for each in (*positional, *parameters) if _mentions(hints.get(each), context)), None)
-    if elsewhere is not None and not every_parameter:
+    if elsewhere is not None:
         raise UsageError(
             f"handler {name!r} takes the context as {elsewhere!r}, where it is not given",
-            remedy="Make it the last positional parameter, behind the event: `context: oz.Context`.",
+            remedy="Make it the last positional parameter, behind the event: `context: oz.Context`. A source has none.",
         )
     if len(positional) != events:
         expected = "no event" if events == 0 else "one event" if events == 1 else f"{events} events"

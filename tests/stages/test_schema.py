@@ -234,6 +234,11 @@ def test_a_context_that_would_not_be_given_is_refused_with_the_fix():
         with pytest.raises(UsageError, match="behind the event"):
             read(handler)
 
+    def source(context: Context) -> Iterator[int]: ...
+
+    with pytest.raises(UsageError, match="A source has none"):
+        oz.source(source)
+
 
 @pytest.mark.parametrize("kind", [int, str])
 def test_a_class_written_in_c_is_refused(kind):
