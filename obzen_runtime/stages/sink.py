@@ -322,16 +322,14 @@ class SinkStage(Doubting):
 
     # -- delivering ---------------------------------------------------------------------------
 
-    async def pull(self) -> Directive:
-        if (self._stored or self.silent) and self._pass_over():
+    async def _next_entry(self) -> tuple[Entry, int] | Directive:
+        found = await super()._next_entry()
+        if (self._stored or self.silent) and isinstance(found, tuple) and self._pass_over(found[0]):
             return CONTINUE
-        return await super().pull()
+        return found
 
-    def _pass_over(self) -> bool:
+    def _pass_over(self, entry: Entry) -> bool:
         """Give their receipt to the next events, if they need no delivery: they are stored, or nothing is to be delivered."""
-        entry = self.inbox.entries[0] if self.inbox.entries else None
-        if entry is None or entry.end is not None:
-            return False
         stop = self._stored.get(entry.edge.source, 0)
         known = entry.done
         while known < entry.count and (self.silent or entry.ordinal(known) < stop):
@@ -403,9 +401,13 @@ class SinkStage(Doubting):
             self.counters.seconds += now - self.begun
 
     def _finish_step(self, entry: Entry, calls: Calls) -> None:
-        if not self.counters.received:
+        if not self._proved and calls.raw:
             self._check_delivered(calls.raw)
+            self._proved = True
         super()._finish_step(entry, calls)
+
+    _proved = False
+    """What its handler gives back was looked at once."""
 
     def _check_delivered(self, returned: Sequence[Any]) -> None:
         """A handler that gives a coroutine back has delivered nothing: who wraps an async function often makes a plain one of it."""

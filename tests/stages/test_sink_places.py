@@ -6,7 +6,7 @@ import obzen_runtime as oz
 from obzen_runtime.events import ActorCompleted, Receipt, Slice
 from obzen_runtime.journal import Fsync
 from tests.flow.kit import Mortal, ints, play
-from tests.stages.deliveries import DEATHS, count_appends, sound
+from tests.stages.deliveries import DEATHS, count_appends, sound, terminal
 
 
 @DEATHS
@@ -57,6 +57,25 @@ def test_a_place_that_cannot_be_kept_fails_the_sink_and_says_what_can_be():
     assert played.state == "failed"
     assert played.error.message.startswith("sink Odd cannot keep its position, of type object: ")
     assert "numbers, text, bytes" in played.error.remedy
+
+
+def test_a_run_that_goes_on_with_a_handler_that_gives_back_a_coroutine_delivers_nothing_and_says_so():
+    async def later(n): ...
+
+    def flow_of(*, waits):
+        @oz.sink
+        def store(n: int) -> None:
+            return later(n) if waits else None
+
+        return oz.Flow("f", ints(12) >> store, window=oz.Window(events=4))
+
+    journal = Mortal()
+    before = terminal(journal.live(flow_of(waits=False), count_appends(lambda: flow_of(waits=False)) // 2))
+    assert 0 < before.total() < 12
+    played = journal.live(flow_of(waits=True))
+    assert played.state == "failed"
+    assert "store returned a coroutine" in played.error.message
+    assert terminal(played) == before
 
 
 def test_a_writer_of_a_drained_sink_is_not_made_again():
