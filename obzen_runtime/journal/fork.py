@@ -21,6 +21,7 @@ from obzen_runtime.journal.floor import Floor
 from obzen_runtime.journal.format import Epoch
 from obzen_runtime.journal.manifest import Manifest
 from obzen_runtime.journal.place import Place
+from obzen_runtime.journal.reader import numbers
 from obzen_runtime.journal.recovery import Survey, survey
 from obzen_runtime.journal.runs import RunDirectory
 from obzen_runtime.journal.scan import Segment, Walk, records_of
@@ -28,6 +29,8 @@ from obzen_runtime.journal.writer import Identity, sync_files
 from obzen_runtime.kernel import RUN_ID, Files, JournalFailed, NotFound, ObzenError, Seams, UsageError
 
 __all__ = ["Forked", "fork"]
+
+_DROPPED = numbers(frozenset({Dropped}))
 
 
 class Forked(NamedTuple):
@@ -147,13 +150,9 @@ class _Fork:
         """Whether what is shared says itself that the origin's first segments were dropped on purpose."""
         if not 0 < floor.record <= stop:
             return False
-        for segment in segments:
-            if segment.header.base <= floor.record <= segment.last:
-                for frame in Walk(self._files, segment).frames():
-                    for position, record in records_of(frame, segment.path, None):
-                        if position == floor.record:
-                            return isinstance(record, Dropped)
-        return False
+        segment = next(segment for segment in segments if segment.last >= floor.record)
+        frames = Walk(self._files, segment).frames()
+        return any(position == floor.record for frame in frames for position, _ in records_of(frame, segment.path, _DROPPED))
 
 
 def _cut(found: Survey, at: int) -> tuple[list[Segment], Segment]:

@@ -200,6 +200,29 @@ async def test_a_segment_of_the_origin_put_into_the_fork_is_refused():
         check(FORK, files=other)
 
 
+async def test_what_an_attempt_before_left_half_is_put_in_its_place():
+    disk = await origin_of()
+    shared = next(path for path in disk.paths if path.parent == SEGMENTS)
+    run = RunDirectory.create(BASE, "f", disk)
+    run.write_manifest(Manifest(run_id="f", flow="f", origin="r"))
+    disk.make_directory(run.journal)
+    disk.put(run.journal / shared.name, disk.content(shared)[:100])
+    forked(disk, 8)
+    assert disk.content(run.journal / shared.name) == disk.content(shared)
+    assert check(FORK, files=disk).head == 9
+
+
+async def test_a_run_without_artifacts_is_forked():
+    disk = SimulatedDisk()
+    disk.make_directory(RUN)
+    RunDirectory(RUN, disk).write_manifest(Manifest(run_id="r", flow="f"))
+    journal = opened(disk)
+    journal.append([mark(0)])
+    await journal.close()
+    assert forked(disk, 1).position == 1
+    assert check(FORK, files=disk).head == 2
+
+
 async def test_a_fork_of_a_run_that_dropped_its_beginning_tells_that_it_did():
     for at_end in (True, False):
         disk = await origin_of([[block(number, 300)] for number in range(20)], retention=Retention(size=2048))
