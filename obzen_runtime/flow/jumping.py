@@ -42,5 +42,13 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._called)
         return future
 
+    async def shutdown_default_executor(self, *timeout: float | None) -> None:
+        """Its threads are waited for too: from Python 3.12 on that has a time limit, which must not be jumped to."""
+        self._jumping.busy += 1
+        try:
+            await super().shutdown_default_executor(*timeout)  # type: ignore[call-arg,unused-ignore]
+        finally:
+            self._jumping.busy -= 1
+
     def _called(self, future: "asyncio.Future[Any]") -> None:
         self._jumping.busy -= 1
