@@ -199,7 +199,7 @@ def test_a_state_the_machine_does_not_have_cannot_be_marked(draw):
         draw(LINE, state="opne")
 
 
-@given(st.text(min_size=1).filter(lambda text: text.isprintable() and text.strip()))
+@given(st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), min_size=1).filter(str.strip))
 def test_whatever_a_machine_and_its_events_are_called_the_svg_stays_well_formed(name):
     event = type("Event", (), {})
     event.__name__ = name
