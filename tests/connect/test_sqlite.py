@@ -12,7 +12,7 @@ import pytest
 
 import obzen_runtime as oz
 from obzen_runtime.connect import sqlite_sink
-from obzen_runtime.kernel import IoFailed, UsageError, ValidationFailed
+from obzen_runtime.kernel import IoFailed, ObzenError, UsageError, ValidationFailed
 from tests.connect.kit import Colour, Every, Row
 from tests.flow.kit import play
 
@@ -28,7 +28,11 @@ def table(path, kind=Row, name="out", table="rows"):
 def opened(path, kind=Row, **names):
     sink = table(path, kind, **names)
     writer = sink.handler(**sink.bound)
-    writer.stored("run", "out")
+    try:
+        writer.stored("run", "out")
+    except ObzenError:
+        writer.close()
+        raise
     return writer
 
 
