@@ -171,7 +171,7 @@ def test_letters_that_wait_for_a_slow_reader_stand_in_the_log_and_not_in_memory(
     @oz.sink
     async def mail(letter: DeadLetter) -> None:
         if not got:
-            await asyncio.sleep(100)
+            await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=100.0)
         entries = pipelines[0].stages["mail"].inbox.entries
         held.append(sum(len(entry.items or ()) for entry in entries if entry.end is None))
         got.append((letter.ordinal, letter.payload))
