@@ -165,9 +165,15 @@ class Edge:
         return max(0, self.most - self.events)
 
     @property
+    def room(self) -> int:
+        """Events a writer should add now: none while less than a quarter of the window is free, so that blocks stay large."""
+        credit = self.credit
+        return credit if credit * 4 >= self.most else 0
+
+    @property
     def ready(self) -> bool:
-        """Whether a writer should go on: a quarter of the window is free, so that blocks stay large."""
-        return self.credit * 4 >= self.most
+        """Whether a writer should go on."""
+        return self.room > 0
 
     def widen(self) -> None:
         """Let twice as many events wait, up to sixteen windows; the window's bytes stay what they are."""

@@ -192,10 +192,12 @@ class Stage:
         """Events the stage may write now; 0 while some edge withholds credit."""
         room = self._fit if self.edges else MOST
         for edge in self.edges:
-            if not edge.ready:
+            free = edge.room
+            if not free:
                 self._blocked(edge)
                 return 0
-            room = min(room, edge.credit)
+            if free < room:
+                room = free
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
@@ -216,7 +218,8 @@ class Stage:
             if self.ended == len(self.inputs):
                 return Transition(InputEnded() if set(self.ends.values()) == {"natural"} else Suspend())
             await self.wake.wait()
-            return CONTINUE
+            if not self.inbox.entries or self.mailbox.pending:  # commands overtake work
+                return CONTINUE
         entry = self.inbox.entries[0]
         if entry.end is not None:
             self.take_end(entry)

@@ -9,6 +9,7 @@ import obzen_runtime as oz
 from obzen_runtime.events import End
 from obzen_runtime.flow import Cancel
 from obzen_runtime.kernel import Telemetry, UsageError
+from obzen_runtime.stages.machines import Pause, Resume
 from tests.stages.kit import Seen, ints, passed, passing, play, through
 
 
@@ -362,3 +363,34 @@ def test_options_that_do_not_go_together_are_refused_with_the_fix():
     for count in (0, 257, "2", 2.5, True):
         with pytest.raises(ValueError, match="1 to 256"):
             oz.threads(count)
+
+
+def test_a_command_overtakes_the_event_that_woke_the_stage_with_it():
+    pipelines, when = [], []
+
+    @oz.source
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(2):
+            await passing(1.0)  # by now the stage waits
+            yield number
+        await passing(1.0)
+        (pipeline,) = pipelines
+        when.append((pipeline.stages["t"].left, pipeline.stages["t"].counters.received))
+        pipeline.stages["t"].mailbox.post(Resume())
+
+    @oz.transform
+    def u(number: int) -> int:
+        if number:
+            pipelines[0].stages["t"].mailbox.post(Pause())
+        return number
+
+    @oz.transform
+    def t(number: int) -> int:
+        return number
+
+    async def beside(pipeline):
+        pipelines.append(pipeline)
+
+    seen = Seen()
+    done = play(oz.Flow("f", numbers >> u >> t >> seen.sink()), beside=beside)
+    assert (done.state, seen, when) == ("drained", [0, 1], [("running", 1)]), done.error

@@ -1,6 +1,7 @@
 """Flows of every kind through drawn histories of crashes; 2,000 seeds on every push."""
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -158,7 +159,8 @@ def test_a_sink_without_a_stand_in_whose_code_never_looks_at_its_key_is_found_to
         raise AssertionError(f"{key}: the real one is not called")
 
     report = simulate(oz.Flow("pay", payments >> store), 500)
-    assert report.violation.problems == ("sink store (keyed) delivered {'number': 0} twice, once is right",)
+    (problem,) = report.violation.problems
+    assert re.fullmatch(r"sink store \(keyed\) delivered \{'number': \d+\} twice, once is right", problem)
     assert simulate(oz.Flow("pay", payments >> upsert), 100).passed
 
 
