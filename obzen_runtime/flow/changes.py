@@ -44,25 +44,28 @@ def judge_changes(
     return changed
 
 
-def judge_graph(run: str, flow: str, started: RunStarted, infos: Sequence[StageInfo]) -> None:
+_AS_IT_WAS = "Resume with the flow as it was, or start a new run."
+
+
+def judge_graph(run: str, flow: str, started: RunStarted, infos: Sequence[StageInfo], *, remedy: str = _AS_IT_WAS) -> None:
     """Raise `FlowInvalid` (`flow_changed`) unless `flow` has the stages that the run began with, joined in the same way."""
     then = {info.name: info for info in started.stages}
     now = {info.name: info for info in infos}
-    _same_stages(run, started.flow, flow, then.keys(), now.keys())
+    _same_stages(run, started.flow, flow, then.keys(), now.keys(), remedy=remedy)
     for name, info in now.items():
         if sorted(info.inputs) != sorted(then[name].inputs):
             reads, read = (", ".join(each.inputs) or "nothing" for each in (info, then[name]))
-            raise _changed(f"stage {name} reads {reads}, and read {read} in run {run}", _AS_IT_WAS)
+            raise _changed(f"stage {name} reads {reads}, and read {read} in run {run}", remedy)
 
 
-def _same_stages(run: str, flow_then: str, flow: str, then: Set[str], now: Set[str]) -> None:
+def _same_stages(run: str, flow_then: str, flow: str, then: Set[str], now: Set[str], *, remedy: str = _AS_IT_WAS) -> None:
     if flow != flow_then:
         raise _changed(f"run {run} is of flow {flow_then!r}, not {flow!r}", "Give the flow it was started with.")
     gone, new = sorted(then - now), sorted(now - then)
     if gone or new:
         told = [f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone"] if gone else []
         told += [f"{', '.join(new)} {'is' if len(new) == 1 else 'are'} new"] if new else []
-        raise _changed(f"flow {flow!r} has other stages than run {run}: {'; '.join(told)}", _AS_IT_WAS)
+        raise _changed(f"flow {flow!r} has other stages than run {run}: {'; '.join(told)}", remedy)
 
 
 Schemas = Mapping[str, tuple[SchemaChange, ...]]
@@ -107,9 +110,6 @@ def _written(codecs: Mapping[str, Codec], manifest: Manifest, changes: Schemas) 
             versions = manifest.schema_versions.get(stage) or {each.text: 1 for each in codec.declared}
             found[stage] = (SchemaChange(0, manifest.schemas[stage], versions), *changes.get(stage, ()))
     return found
-
-
-_AS_IT_WAS = "Resume with the flow as it was, or start a new run."
 
 
 def _same_parameters(manifest: Manifest, parameters: Mapping[str, Any]) -> None:

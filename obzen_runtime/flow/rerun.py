@@ -36,10 +36,10 @@ from obzen_runtime.events import (
 )
 from obzen_runtime.flow.builder import Flow, Wired, wire
 from obzen_runtime.flow.certificate import ReplayReport, StageReplay, comparable
-from obzen_runtime.flow.changes import schemas_written
+from obzen_runtime.flow.changes import judge_graph, schemas_written
 from obzen_runtime.flow.divergence import Divergence, Found, compare, moods_of, shown, shown_error
 from obzen_runtime.journal import Manifest
-from obzen_runtime.kernel import ErrorInfo, FlowInvalid, ObzenError, Seams, StateFailed
+from obzen_runtime.kernel import ErrorInfo, ObzenError, Seams, StateFailed
 from obzen_runtime.stages import (
     DEAD_LETTERS,
     LATEST,
@@ -146,10 +146,8 @@ class Replay:
         await self.settle()
         match record:
             case Block():
-                self._check_known(record.stage)
                 self._pending = position, record
             case Receipt():
-                self._check_known(record.stage)
                 self._received(position, record)
             case RunStarted():
                 self._started(record)
@@ -183,29 +181,9 @@ class Replay:
             await self._again(work, position, block, letters)
         self._offer(work, position, block)
 
-    def _check_known(self, stage: str) -> None:
-        if stage not in self.works:
-            raise FlowInvalid(
-                f"the run has a stage {stage!r} and flow {self.flow.name!r} has none",
-                code="flow_changed",
-                remedy="Replay it with the flow it was started with.",
-            )
-
     def _started(self, started: RunStarted) -> None:
         self.ground.run_id = started.run_id
-        then = {info.name: info for info in started.stages}
-        now = {info.name: info for info in self.wired.infos}
-        gone = sorted(then.keys() - now.keys())
-        if gone:
-            self._check_known(gone[0])
-        for name, info in then.items():
-            if sorted(info.inputs) != sorted(now[name].inputs):
-                reads, read = (", ".join(each.inputs) or "nothing" for each in (now[name], info))
-                raise FlowInvalid(
-                    f"stage {name!r} reads {reads}, in the run it read {read}",
-                    code="flow_changed",
-                    remedy="Replay it with the flow it was started with.",
-                )
+        judge_graph(started.run_id, self.flow.name, started, self.wired.infos, remedy="Replay it with the flow it was started with.")
 
     def _resumed(self) -> None:
         """Ends that a stop made are void: those stages went on."""
