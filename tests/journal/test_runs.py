@@ -3,7 +3,7 @@
 import pytest
 
 from obzen_runtime.events import Block, RunCancelled, RunCompleted, RunFailed, RunResumed, RunStarted
-from obzen_runtime.journal import Manifest, RunDirectory, SegmentJournal, SegmentOptions, find_run, list_runs
+from obzen_runtime.journal import Manifest, RunDirectory, SegmentJournal, SegmentOptions, SegmentReader, find_run, list_runs, run_started
 from obzen_runtime.journal.format import FRAME_MARK
 from obzen_runtime.kernel import ErrorInfo, IdValidationError, NotFound, SystemFiles, UsageError
 from obzen_runtime.testing import SimulatedDisk
@@ -236,3 +236,9 @@ async def test_a_living_run_on_the_real_disk_is_seen_without_disturbing_it(tmp_p
     run.write_manifest(Manifest(run_id=run.run_id, flow="f"))
     assert run.read_manifest().flow == "f"
     assert find_run(tmp_path, "--last").path == run.path
+
+
+async def test_what_a_run_is_made_of_is_its_first_record():
+    disk = SimulatedDisk()
+    run = await run_of(disk, "r", STARTED, RunCompleted(at=2))
+    assert await run_started(SegmentReader.open(run.path, files=disk)) == STARTED
