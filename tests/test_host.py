@@ -548,3 +548,14 @@ def test_what_is_no_flow_is_told_so(wrong, tmp_path):
     with pytest.raises(UsageError, match="a flow is wanted"):
         oz.run(wrong, journal=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("wrong", [5, None, oz.MemoryJournal])
+def test_what_is_no_journal_is_told_so(wrong):
+    flow = tagged("a")
+    with pytest.raises(UsageError, match="is no journal"):
+        oz.run(flow, journal=wrong)
+    with pytest.raises(UsageError, match="is no run"):
+        oz.replay(flow, 5)
+    with pytest.raises(UsageError, match="a flow is wanted"):
+        oz.replay("f", "run")

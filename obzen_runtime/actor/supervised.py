@@ -17,7 +17,7 @@ from obzen_runtime.actor.outlast import outlast
 from obzen_runtime.actor.watch import Watchdog
 from obzen_runtime.events import ActorCompleted, ActorStalled, RunCancelled, RunCompleted, RunFailed, RunStarted, StageInfo
 from obzen_runtime.fsm import Machine
-from obzen_runtime.journal import Journal, Manifest, RunDirectory, SegmentJournal, SegmentOptions, level_from, level_text
+from obzen_runtime.journal import Journal, Manifest, RunDirectory, SegmentJournal, SegmentOptions, journal_from, level_from, level_text
 from obzen_runtime.kernel import ConfigInvalid, ErrorInfo, FlowInvalid, Seams, UsageError, error_from, new_run_id, versions
 
 __all__ = ["SelfSupervised"]
@@ -126,10 +126,8 @@ class SelfSupervised(Generic[C]):
             ended = await _run_on(self, context, _ground_of(parent))
         elif isinstance(journal, str | Path):
             ended = await _run_in_directory(self, context, Path(journal), SegmentOptions(level=level_from(durability)), seams)
-        elif isinstance(journal, Journal) and not isinstance(journal, type):
-            ended = await _run_on(self, context, Ground(journal, seams))
         else:
-            raise UsageError(f"journal={journal!r} is no journal", remedy="Give a directory for runs, or a journal that is open.")
+            ended = await _run_on(self, context, Ground(journal_from(journal), seams))
         if ended.cancelled is not None and ended.how != "aborted":
             raise ended.cancelled
         if ended.error is not None:

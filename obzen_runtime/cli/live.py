@@ -126,11 +126,9 @@ def _time(seconds: float) -> str:
 def snapshot(handle: Handle, place: str, seconds: float, rates: dict[str, float]) -> Snapshot:
     """How a run stands now."""
     pipeline = handle.pipeline
-    progress = {name: source.progress for name, source in pipeline.sources.items()}
+    progress = {name: source.progress.share for name, source in pipeline.sources.items()}
     rows = []
     for name, counts in handle.metrics().items():
-        known = progress.get(name)
-        share = min(1.0, known.done / known.total) if known is not None and known.total else None
         rows.append(
             Row(
                 name=name,
@@ -140,7 +138,7 @@ def snapshot(handle: Handle, place: str, seconds: float, rates: dict[str, float]
                 rate=rates.get(name, 0.0),
                 waiting=int(counts["waiting"]),
                 dead=int(counts["dead"]),
-                progress=share,
+                progress=progress.get(name),
             )
         )
     return Snapshot(flow=handle.flow.name, state=handle.state, seconds=seconds, place=place, rows=tuple(rows))

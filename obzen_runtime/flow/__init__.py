@@ -1,7 +1,7 @@
 """Flows: graphs of stages, checked when described, supervised when run."""
 
 from obzen_runtime.flow.agreement import Agreement, Disagreement, VerifyReport, verify, verifying
-from obzen_runtime.flow.builder import Flow
+from obzen_runtime.flow.builder import Flow, flow_from
 from obzen_runtime.flow.certificate import ReplayReport, StageReplay
 from obzen_runtime.flow.changes import judge_changes, judge_schemas, schemas_written
 from obzen_runtime.flow.contracts import Verdict
@@ -33,6 +33,7 @@ __all__ = [
     "Verdict",
     "VerifyReport",
     "Wanted",
+    "flow_from",
     "ignored",
     "judge_changes",
     "judge_schemas",

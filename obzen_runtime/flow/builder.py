@@ -69,8 +69,8 @@ class Flow:
         max_dead_letters: float | None = None,
         stall_after: float = 30.0,
     ) -> None:
-        if not isinstance(name, str) or not name.strip():
-            raise UsageError("a flow needs a name", remedy='Write oz.Flow("orders", ...).')
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise UsageError(f"{name!r} is no name of a flow", remedy='Give one line of text: oz.Flow("orders", ...).')
         _check_options(restart, window, max_dead_letters, stall_after)
         joined = tuple(Path.of(path) for path in paths if not isinstance(path, Ignored))
         ignoring = tuple(each for path in paths if isinstance(path, Ignored) for each in path.types)
@@ -155,6 +155,13 @@ class Flow:
             max_dead_letters=self.max_dead_letters,
             stall_after=self.stall_after,
         )
+
+
+def flow_from(given: object) -> Flow:
+    """A flow that a user gives. Raises `UsageError` for what is none."""
+    if isinstance(given, Flow):
+        return given
+    raise UsageError(f"a flow is wanted, not {given!r}", remedy="Give what oz.Flow(name, path, …) returned.")
 
 
 def _check_options(restart: object, window: object, max_dead_letters: object, stall_after: object) -> None:

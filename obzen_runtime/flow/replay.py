@@ -5,7 +5,7 @@ from pathlib import Path
 from time import perf_counter
 
 from obzen_runtime.events import RunStarted
-from obzen_runtime.flow.builder import Flow
+from obzen_runtime.flow.builder import Flow, flow_from
 from obzen_runtime.flow.certificate import ReplayReport
 from obzen_runtime.flow.jumping import JumpingLoop
 from obzen_runtime.flow.rerun import NEEDED, Reads, Replay, incomplete
@@ -31,6 +31,7 @@ async def replay_log(flow: Flow, reads: Reads, *, verify: bool = True, manifest:
 
 async def replaying(flow: Flow, run: str | Path | Reads, *, journal: str | Path = "runs", verify: bool = True) -> ReplayReport:
     """`replay` inside a running loop: handlers that wait do so in real time."""
+    flow = flow_from(flow)
     reads, place = opened(run, journal)
     manifest = place.read_manifest() if place is not None else None
     if manifest is not None and "requeue" not in manifest.options:  # such a flow is cut out of one that has its parameters
@@ -40,8 +41,10 @@ async def replaying(flow: Flow, run: str | Path | Reads, *, journal: str | Path 
 
 def opened(run: str | Path | Reads, journal: str | Path) -> tuple[Reads, RunDirectory | None]:
     """The log of a run, and its directory where it has one. Raises `NotFound` when there is no such run."""
-    if not isinstance(run, str | Path):
+    if isinstance(run, Reads):
         return run, None
+    if not isinstance(run, str | Path):
+        raise UsageError(f"{run!r} is no run", remedy="Give a run's id, its directory, or its journal.")
     here = RunDirectory(Path(run))
     place = here if here.exists else find_run(Path(journal), str(run))
     return SegmentReader.open(place.path), place

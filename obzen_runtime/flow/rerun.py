@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -70,6 +70,7 @@ NEEDED: frozenset[type[Record]] = frozenset(
 """The kinds of records that a replay reads."""
 
 
+@runtime_checkable
 class Reads(Protocol):
     """Where a recorded log is read: a journal, or a reader beside a living one."""
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from obzen_runtime.flow import Flow
+from obzen_runtime.flow import Flow, flow_from
 from obzen_runtime.journal import (
     Journal,
     Level,
@@ -22,6 +22,7 @@ from obzen_runtime.journal import (
     SegmentJournal,
     SegmentOptions,
     find_run,
+    journal_from,
     level_from,
     level_text,
     retention_from,
@@ -98,8 +99,7 @@ def open_run(flow: Flow, opening: Opening) -> Opened:
             f"a flow is started while {LOADING.get()} is imported",
             remedy='Put oz.run or oz.start under `if __name__ == "__main__":`; `obzen run` runs the flow itself.',
         )
-    if not isinstance(flow, Flow):
-        raise UsageError(f"a flow is wanted, not {flow!r}", remedy="Give what oz.Flow(name, path, …) returned.")
+    flow_from(flow)
     journal = opening.journal
     level = level_from(opening.durability) if opening.durability is not None else None
     retention = retention_from(opening.retention) if opening.retention is not None else None
@@ -107,7 +107,7 @@ def open_run(flow: Flow, opening: Opening) -> Opened:
     if isinstance(level, Memory) and isinstance(journal, str | Path):
         journal = MemoryJournal()
     if not isinstance(journal, str | Path):
-        return Opened(_name(opening), journal, None)
+        return Opened(_name(opening), journal_from(journal), None)
     kept = _earlier(Path(journal), opening) or _new(flow, Path(journal), opening, level or Os())
     if retention is None:
         retention = msgspec.convert(kept.manifest.options.get("retention", {}), Retention)

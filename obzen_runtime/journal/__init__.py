@@ -1,7 +1,7 @@
 """Facts kept: one totally ordered log per run, in memory or in segment files, and what belongs to it on the disk."""
 
 from obzen_runtime.journal.artifacts import ArtifactStore
-from obzen_runtime.journal.base import Entry, Fsync, Interval, Journal, Level, Memory, Os, level_from, level_text
+from obzen_runtime.journal.base import Entry, Fsync, Interval, Journal, Level, Memory, Os, journal_from, level_from, level_text
 from obzen_runtime.journal.check import CheckReport, StageCheck, check
 from obzen_runtime.journal.fork import Forked, fork
 from obzen_runtime.journal.manifest import MANIFEST_FORMAT, Manifest, read_manifest, write_manifest
@@ -40,6 +40,7 @@ __all__ = [
     "check",
     "find_run",
     "fork",
+    "journal_from",
     "level_from",
     "level_text",
     "list_runs",

@@ -18,9 +18,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import msgspec
 
 from obzen_runtime.events import Record
-from obzen_runtime.kernel import ConfigInvalid
+from obzen_runtime.kernel import ConfigInvalid, UsageError
 
-__all__ = ["Entry", "Fsync", "Interval", "Journal", "Level", "Memory", "Os", "level_from", "level_text"]
+__all__ = ["Entry", "Fsync", "Interval", "Journal", "Level", "Memory", "Os", "journal_from", "level_from", "level_text"]
 
 
 class Memory(msgspec.Struct, frozen=True, tag="memory"):
@@ -67,6 +67,13 @@ def level_from(text: str | Level) -> Level:
 def level_text(level: Level) -> str:
     """How a level is written on the command line."""
     return f"interval({level.ms})" if isinstance(level, Interval) else type(level).__name__.lower()
+
+
+def journal_from(given: object) -> "Journal":
+    """An open journal that a user gives. Raises `UsageError` for what is none."""
+    if isinstance(given, Journal) and not isinstance(given, type):
+        return given
+    raise UsageError(f"journal={given!r} is no journal", remedy="Give a directory for runs, or a journal that is open.")
 
 
 class Entry(NamedTuple):

@@ -73,8 +73,8 @@ class SegmentOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigInvalid("a journal on disk has no level `memory`", remedy="Use os, interval(MILLISECONDS), fsync; or MemoryJournal")
         if self.segment_bytes < _SMALLEST:
             raise ConfigInvalid(f"segment_bytes={self.segment_bytes} is too small", remedy=f"Give at least {_SMALLEST} bytes")
-        if self.max_bytes is not None and self.max_bytes < 1:
-            raise ConfigInvalid(f"max_bytes={self.max_bytes} is not positive", remedy="Give a size in bytes, or None for no limit")
+        if self.max_bytes is not None and (type(self.max_bytes) is not int or self.max_bytes < 1):
+            raise ConfigInvalid(f"max_bytes={self.max_bytes!r} is no size", remedy="Give a number of bytes above 0, or None for no limit")
 
 
 _SMALLEST = 512

@@ -28,8 +28,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of payload that may wait (at least 1)."""
 
     def __post_init__(self) -> None:
-        if self.events < 1 or self.size < 1:
-            raise ValueError("a window needs at least one event and one byte")
+        if any(type(most) is not int or most < 1 for most in (self.events, self.size)):
+            raise ValueError(f"a window of {self.events!r} events and {self.size!r} bytes: give whole numbers, at least one of each")
 
 
 class Place(NamedTuple):

@@ -49,6 +49,12 @@ class Progress:
         self._expected: int | None = None
 
     @property
+    def share(self) -> float | None:
+        """The part that is done, 0 to 1; None where it is not known."""
+        done, total = self.done, self.total
+        return max(0.0, min(1.0, done / total)) if isinstance(done, int | float) and isinstance(total, int | float) and total > 0 else None
+
+    @property
     def expected(self) -> int | None:
         """Items the source will give in all, where it knows: a contract of the run, checked at its natural end."""
         return self._expected

@@ -196,8 +196,7 @@ class Stage:
             if not free:
                 self._blocked(edge)
                 return 0
-            if free < room:
-                room = free
+            room = min(room, free)
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None

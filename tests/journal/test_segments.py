@@ -16,7 +16,7 @@ from tests.journal.kit import EPOCH, FIRST, LOCK, RUN, SEGMENTS, WATERMARK, bloc
 
 
 def test_options_refuse_what_cannot_be():
-    for bad in ({"level": Memory()}, {"segment_bytes": 511}, {"max_bytes": 0}):
+    for bad in ({"level": Memory()}, {"segment_bytes": 511}, {"max_bytes": 0}, {"max_bytes": "1GiB"}):
         with pytest.raises(ConfigInvalid):
             SegmentOptions(**bad)
     assert SegmentOptions().level == Os()

@@ -39,8 +39,8 @@ def anything(entry):
 
 
 def test_a_window_has_room_for_something():
-    for wrong in ({"events": 0}, {"size": 0}):
-        with pytest.raises(ValueError, match="at least one"):
+    for wrong in ({"events": 0}, {"size": 0}, {"events": "8192"}, {"size": 1.5}):
+        with pytest.raises(ValueError, match="at least one of each"):
             Window(**wrong)
 
 

@@ -628,3 +628,10 @@ async def test_a_thread_stops_pulling_when_eight_batches_wait():
     thread.join(20)
     assert not thread.is_alive()
     assert len(pulled) <= 8 + 3 + 1
+
+
+def test_progress_has_a_share_where_the_source_says_numbers():
+    progress = oz.Progress()
+    for done, total, share in [(0, None, None), (1, 4, 0.25), (9, 4, 1.0), (-1, 4, 0.0), ("x", 4, None), (1, "y", None), (1, 0, None)]:
+        progress.done, progress.total = done, total
+        assert progress.share == share
