@@ -348,19 +348,14 @@ class Handled(Stage):
     _batch_since = 0.0
 
     async def _pull_lanes(self, lanes: Lanes, entry: Entry, room: int) -> Directive:
-        """Keep the lanes filled from this entry and commit the prefix that is done."""
+        """Keep the lanes filled and commit what is done of this entry, the first one, up to the first event that is not."""
         slots = lanes.slots
         width = self.options.executor.count if self.options.executor is not None else self.options.concurrency
         self.inbox.gather(entry, 2 * width, self.may_take)
-        begun = entry.done + len(slots)
-        if begun < entry.count and len(slots) < 2 * width:
-            items = await self.payloads(entry)
-            stop = min(entry.count, entry.done + 2 * width)
-            source, ordinals = entry.edge.source, ((number, entry.ordinal(number)) for number in range(begun, stop))
-            lanes.submit([Slot(items[number], source, ordinal, time_of(entry.places, ordinal)) for number, ordinal in ordinals])
+        self._fill(lanes, 2 * width)
         calls = Calls(self.call, (), self._holds)
         self.at = self.clock.wall_ms()
-        most = min(room, self.limit)
+        most = min(room, self.limit, entry.count - entry.done)
         while slots and slots[0].done and calls.crash is None and calls.taken < most:
             slot = slots[0]
             if isinstance(slot.error, Exception):
@@ -380,6 +375,23 @@ class Handled(Stage):
         if calls.crash is not None:
             raise Crashed(calls.crash)
         return CONTINUE
+
+    def _fill(self, lanes: Lanes, most: int) -> None:
+        """Put what comes next in the inbox to work, of whatever upstream it is, until `most` events are."""
+        passed = len(lanes.slots)
+        for entry in self.inbox.entries:
+            begun = entry.done + passed
+            if begun >= entry.count:
+                passed = begun - entry.count
+                continue
+            free = most - len(lanes.slots)
+            if not free or entry.items is None or entry.bad or not self.may_take(entry):
+                return
+            numbers = range(begun, min(entry.count, begun + free))
+            ordinals = ((number, entry.ordinal(number)) for number in numbers)
+            source, items, places = entry.edge.source, entry.items, entry.places
+            lanes.submit([Slot(items[number], source, ordinal, time_of(places, ordinal)) for number, ordinal in ordinals])
+            passed = 0
 
     def _retries(self, lanes: Lanes, slot: Slot, error: Exception) -> bool:
         """Whether the slot's event is tried again; its lane waits, the others work on."""

@@ -242,7 +242,7 @@ FLOWS: Mapping[str, Flow] = MappingProxyType(
             Flow("transform", numbers >> odd >> double >> show_int),
             Flow("generator", numbers >> several >> show_int),
             Flow("async_source", waiting >> double >> show_int),
-            Flow("concurrent", numbers >> concurrent >> upsert),
+            Flow("concurrent", [numbers, waiting] >> concurrent >> upsert),
             Flow("batch", numbers >> batched >> upsert_many),
             Flow("keyed", numbers >> double >> upsert),
             Flow("stand_in", numbers >> double >> own),

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -27,6 +28,43 @@ def test_concurrency_keeps_order_and_has_at_most_n_in_flight():
     assert seen == list(range(200))
     assert most == 8
     assert done.parents("wait") == {n: ("s", n) for n in range(200)}
+
+
+@pytest.mark.parametrize("to", ["transform", "sink"])
+def test_events_of_several_upstreams_are_in_work_at_once(to):
+    flying: set[tuple[str, int]] = set()
+    most = 0
+
+    def ticks(name):
+        async def tick() -> AsyncIterator[int]:
+            for number in range(40):
+                await passing(1.0)
+                yield number
+
+        return oz.source(tick).named(name)
+
+    async def work(x: int, ctx: oz.Context) -> int:
+        nonlocal most
+        flying.add(ctx.event.id)
+        most = max(most, len(flying))
+        await passing(10.0 - x % 7)
+        flying.discard(ctx.event.id)
+        return x
+
+    async def store(x: int, ctx: oz.Context) -> None:
+        await work(x, ctx)
+
+    clock, seen, names = VirtualClock(), Seen(), ("a", "b", "c")
+    begun = clock.monotonic()
+    tail = oz.sink(concurrency=8)(store) if to == "sink" else oz.transform(concurrency=8)(work) >> seen.sink()
+    done = play(oz.Flow("f", *(ticks(name) >> tail for name in names)), clock=clock)
+    passed(done)
+    assert most == 8
+    assert clock.monotonic() - begun < 3 * 40 * 7 / 8 * 1.3, "the lanes were full from beginning to end"
+    if to == "transform":
+        parents = list(done.parents("work").values())
+        assert seen == [number for _, number in parents]
+        assert all([number for up, number in parents if up == name] == list(range(40)) for name in names)
 
 
 def test_errors_and_drops_in_lanes_are_those_of_their_events():
