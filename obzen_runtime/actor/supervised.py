@@ -18,7 +18,7 @@ from obzen_runtime.actor.watch import Watchdog
 from obzen_runtime.events import ActorCompleted, ActorStalled, RunCancelled, RunCompleted, RunFailed, RunStarted, StageInfo
 from obzen_runtime.fsm import Machine
 from obzen_runtime.journal import Journal, Manifest, RunDirectory, SegmentJournal, SegmentOptions, journal_from, level_from, level_text
-from obzen_runtime.kernel import ConfigInvalid, ErrorInfo, FlowInvalid, Seams, UsageError, error_from, new_run_id, versions
+from obzen_runtime.kernel import ErrorInfo, FlowInvalid, Seams, UsageError, error_from, new_run_id, versions
 
 __all__ = ["SelfSupervised"]
 
@@ -41,7 +41,7 @@ class SelfSupervised(Generic[C]):
 
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            raise ConfigInvalid(f"{name!r} is no name of an actor", remedy="Give one line of text, such as 'connection-1'.")
+            raise UsageError(f"{name!r} is no name of an actor", remedy="Give one line of text, such as 'connection-1'.")
         self.name = name
         self.mailbox: Mailbox[Any] = Mailbox()
         self.ground: Ground | None = None

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from obzen_runtime.kernel import ConfigInvalid
+from obzen_runtime.kernel import ConfigInvalid, check_seconds, check_whole
 
 __all__ = ["Intensity", "Restart", "Strategy", "affected"]
 
@@ -30,10 +30,8 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.strategy not in get_args(Strategy):
             raise ConfigInvalid(f"there is no strategy {self.strategy!r}", remedy=f"Use one of {', '.join(get_args(Strategy))}.")
-        if type(self.max) is not int or self.max < 0:
-            raise ConfigInvalid(f"max={self.max!r} is no number of restarts", remedy="Give a whole number; 0 never restarts.")
-        if not self.within > 0:
-            raise ConfigInvalid(f"within={self.within!r} is no length of time", remedy="Give seconds, more than 0.")
+        check_whole("max", self.max, least=0)
+        check_seconds("within", self.within)
 
 
 class Intensity:

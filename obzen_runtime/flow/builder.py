@@ -11,7 +11,7 @@ from obzen_runtime.actor import Ground, Restart
 from obzen_runtime.events import StageInfo
 from obzen_runtime.flow.topology import Arc, Ignored, Topology
 from obzen_runtime.journal import MemoryJournal
-from obzen_runtime.kernel import FlowInvalid, UsageError
+from obzen_runtime.kernel import ConfigInvalid, FlowInvalid, UsageError, check_seconds
 from obzen_runtime.stages import (
     DEAD_LETTERS,
     Codec,
@@ -47,7 +47,7 @@ class Flow:
     `restart` says what a crashed stage may do, `window` how much may wait on an edge, `stall_after` the seconds after
     which a writer without credit is reported. More letters than `max_dead_letters` fail the flow: an int is their number,
     a float between 0 and 1 their share of the events that the sources gave, judged from 1,000 of these on and at the end;
-    with None any number is fine. Raises `FlowInvalid` with every problem of the graph.
+    with None any number is fine. Raises `FlowInvalid` with every problem of the graph, `ConfigInvalid` for such an option.
     """
 
     name: str
@@ -167,23 +167,16 @@ def flow_from(given: object) -> Flow:
 def _check_options(restart: object, window: object, max_dead_letters: object, stall_after: object) -> None:
     """Refuse options that mean nothing, before they surprise a run that has begun."""
     if not isinstance(restart, Restart):
-        raise UsageError(f"restart={restart!r} is no policy", remedy="Give oz.Restart(strategy=..., max=..., within=...).")
+        raise ConfigInvalid(f"restart={restart!r} is not a policy", remedy="Give oz.Restart(strategy=..., max=..., within=...).")
     if not isinstance(window, Window):
-        raise UsageError(f"window={window!r} is no window", remedy="Give oz.Window(events=..., size=...).")
-    match max_dead_letters:
-        case None:
-            pass
-        case int() if max_dead_letters >= 0 and not isinstance(max_dead_letters, bool):
-            pass
-        case float() if 0 < max_dead_letters < 1:
-            pass
-        case _:
-            raise UsageError(
-                f"max_dead_letters={max_dead_letters!r} is neither a count nor a share",
-                remedy="Give a whole number from 0 on, a share between 0.0 and 1.0, or None for any number.",
-            )
-    if not isinstance(stall_after, int | float) or isinstance(stall_after, bool) or not stall_after > 0:
-        raise UsageError(f"stall_after={stall_after!r} is no time", remedy="Give seconds above 0.")
+        raise ConfigInvalid(f"window={window!r} is not a window", remedy="Give oz.Window(events=..., size=...).")
+    most = max_dead_letters
+    if not (most is None or (type(most) is int and most >= 0) or (isinstance(most, float) and 0 < most < 1)):
+        raise ConfigInvalid(
+            f"max_dead_letters={most!r} is neither a count nor a share",
+            remedy="Give a whole number from 0 on, a share between 0.0 and 1.0, or None for any number.",
+        )
+    check_seconds("stall_after", stall_after)
 
 
 def _rebound(path: Path, changed: Mapping[str, Node], links: dict[Link, Link]) -> Path:

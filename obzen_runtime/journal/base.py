@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import msgspec
 
 from obzen_runtime.events import Record
-from obzen_runtime.kernel import ConfigInvalid, UsageError
+from obzen_runtime.kernel import ConfigInvalid, UsageError, check_whole
 
 __all__ = ["Entry", "Fsync", "Interval", "Journal", "Level", "Memory", "Os", "journal_from", "level_from", "level_text"]
 
@@ -37,8 +37,7 @@ class Interval(msgspec.Struct, frozen=True, tag="interval"):
     ms: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.ms <= 60_000:
-            raise ConfigInvalid(f"interval({self.ms}) is out of range", remedy="Give 1 to 60000 milliseconds.")
+        check_whole("interval: ms", self.ms, least=1, most=60_000)
 
 
 class Fsync(msgspec.Struct, frozen=True, tag="fsync"):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from obzen_runtime.kernel import ConfigInvalid
+from obzen_runtime.kernel import ConfigInvalid, check_seconds, check_whole
 
 __all__ = ["Held", "Retention", "dispensable", "retention_from"]
 
@@ -27,10 +27,10 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """Directory to which dropped segments are moved, in a folder named by the run; empty: they are deleted."""
 
     def __post_init__(self) -> None:
-        if self.seconds is not None and not self.seconds > 0:
-            raise ConfigInvalid(f"a retention of {self.seconds} seconds is none", remedy="Give an age such as 7d, or keep all")
-        if self.size is not None and self.size < _LEAST_BYTES:
-            raise ConfigInvalid(f"a retention of {self.size} bytes is none", remedy="Give a size such as 10GiB, or keep all")
+        if self.seconds is not None:
+            check_seconds("retention: seconds", self.seconds)
+        if self.size is not None:
+            check_whole("retention: size", self.size, least=_LEAST_BYTES)
         if self.archive and self.keeps_all:
             raise ConfigInvalid("an archive is given, and nothing is ever dropped", remedy="Give an age such as 7d or a size such as 10GiB")
 

@@ -1,5 +1,6 @@
-"""The ground: ids, errors, clock, files, threads, retry arithmetic, telemetry. Imports nothing of ours."""
+"""The ground: ids, errors, numbers, clock, files, threads, retry arithmetic, telemetry. Imports nothing of ours."""
 
+from obzen_runtime.kernel.amounts import check_seconds, check_whole, counted
 from obzen_runtime.kernel.canonical import canonical_hash, canonical_json
 from obzen_runtime.kernel.clock import Clock, Entropy, SystemClock, SystemEntropy
 from obzen_runtime.kernel.codes import CODES, Category, Kind
@@ -134,8 +135,11 @@ __all__ = [
     "artifact_id",
     "canonical_hash",
     "canonical_json",
+    "check_seconds",
+    "check_whole",
     "child_run_id",
     "classify",
+    "counted",
     "error_from",
     "find_secret",
     "logger",

@@ -191,7 +191,7 @@ class ValidationFailed(ObzenError):
 
 
 class UsageError(ValidationFailed):
-    """The caller used the command or the interface wrongly."""
+    """The caller used the command or the interface wrongly: a call or a decorator was given what it cannot work with."""
 
     default_code = "usage"
     category = "user"
@@ -386,7 +386,7 @@ class IoFailed(ObzenError):
 
 
 class ConfigInvalid(ObzenError):
-    """An option or a setting is wrong."""
+    """An option or a setting is wrong: what holds it refuses the value when it is made."""
 
     default_code = "config_invalid"
     category = "user"

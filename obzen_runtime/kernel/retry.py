@@ -5,6 +5,7 @@ from typing import Self
 
 import msgspec
 
+from obzen_runtime.kernel.amounts import check_whole
 from obzen_runtime.kernel.errors import ConfigInvalid, ErrorInfo
 
 __all__ = ["Retry"]
@@ -33,12 +34,11 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after the first try within which the last try may start; None for no bound."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attempts, int) or self.attempts < 1:
-            raise ConfigInvalid(f"attempts is {self.attempts!r}", remedy="Use a whole number, at least 1: it counts the first try")
+        check_whole("attempts", self.attempts, least=1)
         floors = {"base": (self.base, 0), "multiplier": (self.multiplier, 1), "max": (self.max, 0), "window": (self.window or 0, 0)}
         for name, (value, least) in floors.items():
             if not (isinstance(value, int | float) and least <= value <= _LARGEST):
-                raise ConfigInvalid(f"{name} is {value!r}", remedy=f"Use a finite number, at least {least}", option=name)
+                raise ConfigInvalid(f"{name}={value!r} is not allowed", remedy=f"Give a finite number, at least {least}.", option=name)
 
     @classmethod
     def exponential(cls, *, attempts: int = 3, base: float = 1.0, multiplier: float = 2.0, max: float = 60.0) -> Self:  # noqa: A002

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from obzen_runtime.kernel import UsageError
+from obzen_runtime.kernel import UsageError, check_whole
 
 __all__ = ["AtEnd", "Each", "Emit", "Every", "at_end", "check_emit", "each", "every"]
 
@@ -21,8 +21,7 @@ class Every(msgspec.Struct, frozen=True, tag="every"):
     count: int
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"every({self.count}): give at least 1")
+        check_whole("every: count", self.count, least=1)
 
 
 Emit = AtEnd | Each | Every

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias, TypedDict, get_args
 
 import msgspec
 
-from obzen_runtime.kernel import Retry, UsageError
+from obzen_runtime.kernel import Retry, UsageError, check_whole
 from obzen_runtime.stages.schema import MISSING, Declared, Parameter, Signature
 
 __all__ = [
@@ -57,8 +57,7 @@ class Threads(msgspec.Struct, frozen=True, tag="threads"):
     count: int
 
     def __post_init__(self) -> None:
-        if not _whole(self.count, 1, 256):
-            raise ValueError(f"threads({self.count!r}): give 1 to 256 threads")
+        check_whole("threads: count", self.count, least=1, most=256)
 
 
 def threads(count: int) -> Threads:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 import msgspec
 
 from obzen_runtime.events import Block
-from obzen_runtime.kernel import UsageError, classify
+from obzen_runtime.kernel import UsageError, check_whole, classify
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.context import Context
 from obzen_runtime.stages.emit import AtEnd, Each, Emit, Every, check_emit
@@ -125,8 +125,7 @@ def stateful(*, key: Callable[[Any], Hashable], emit: Emit, on_error: OnError = 
 
 def top(count: int, *, by: Callable[[Any], Any], name: str = "top") -> Top:
     """Keep the `count` events with the largest `by(event)` and give them at the end, largest first; ties in order of arrival."""
-    if count < 1:
-        raise UsageError(f"top({count}) keeps nothing", remedy="Give at least 1.")
+    check_whole("top: count", count, least=1)
     check_called("by", by)
     return Top(name, by, count=count, by=by)
 

@@ -17,7 +17,7 @@ import msgspec
 from obzen_runtime.flow import Divergence, Flow, replaying
 from obzen_runtime.host import Handle
 from obzen_runtime.journal import Fsync, Interval, Level, Memory, SegmentReader, level_from
-from obzen_runtime.kernel import FlowInvalid, ObzenError, UsageError
+from obzen_runtime.kernel import FlowInvalid, ObzenError, UsageError, check_whole
 from obzen_runtime.stages import Sink, Source, Transform
 from obzen_runtime.testing.disk import SimulatedDisk
 from obzen_runtime.testing.evidence import (
@@ -62,8 +62,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Call the sinks' own handlers instead of stand-ins."""
 
     def __post_init__(self) -> None:
-        if self.items is not None and self.items < 1:
-            raise ValueError(f"items={self.items}: give at least 1")
+        if self.items is not None:
+            check_whole("items", self.items, least=1)
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):

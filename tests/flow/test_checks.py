@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 import obzen_runtime as oz
-from obzen_runtime.kernel import FlowInvalid, UsageError
+from obzen_runtime.kernel import ConfigInvalid, FlowInvalid, UsageError
 
 
 class Base(msgspec.Struct, frozen=True):
@@ -409,5 +409,5 @@ def test_no_other_stage_takes_their_name():
     ids=str,
 )
 def test_options_out_of_range_are_refused(option, value):
-    with pytest.raises(UsageError, match=option):
+    with pytest.raises(ConfigInvalid, match=option):
         oz.Flow("f", s >> k, **{option: value})

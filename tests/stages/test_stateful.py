@@ -10,7 +10,7 @@ import pytest
 import obzen_runtime as oz
 from obzen_runtime.events import Since
 from obzen_runtime.flow import StopFlow
-from obzen_runtime.kernel import UsageError
+from obzen_runtime.kernel import ConfigInvalid, UsageError
 from tests.stages.kit import Seen, VirtualClock, ints, passing, play, reached, small_blocks, source_of
 
 
@@ -627,8 +627,9 @@ def test_state_that_is_not_said_is_refused():
         @oz.fold(0, emit=oz.at_end())
         async def waits(a: int, b: int) -> int: ...
 
-    with pytest.raises(ValueError, match="at least 1"):
-        oz.every(0)
+    for count in (0, "2", 2.5, True):
+        with pytest.raises(ConfigInvalid, match="at least 1"):
+            oz.every(count)
     with pytest.raises(UsageError, match="is not a stage"):
         oz.stage(Total)
 

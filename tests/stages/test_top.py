@@ -5,7 +5,7 @@ import math
 import pytest
 
 import obzen_runtime as oz
-from obzen_runtime.kernel import UsageError
+from obzen_runtime.kernel import ConfigInvalid
 from tests.stages.test_stateful import drained, through
 
 
@@ -68,5 +68,6 @@ def test_a_rank_that_is_no_number_hides_no_other_event_and_is_a_dead_letter(size
 
 
 def test_top_of_nothing_is_refused():
-    with pytest.raises(UsageError, match="keeps nothing"):
-        oz.top(0, by=abs)
+    for count in (0, "2", 2.5, True):
+        with pytest.raises(ConfigInvalid, match="at least 1"):
+            oz.top(count, by=abs)

@@ -8,7 +8,7 @@ import pytest
 import obzen_runtime as oz
 from obzen_runtime.events import End
 from obzen_runtime.flow import Cancel
-from obzen_runtime.kernel import Telemetry, UsageError
+from obzen_runtime.kernel import ConfigInvalid, Telemetry, UsageError
 from obzen_runtime.stages.machines import Pause, Resume
 from tests.stages.kit import Seen, ints, passed, passing, play, through
 
@@ -361,7 +361,7 @@ def test_options_that_do_not_go_together_are_refused_with_the_fix():
         with pytest.raises(UsageError, match=why):
             oz.transform(**options)(handler)
     for count in (0, 257, "2", 2.5, True):
-        with pytest.raises(ValueError, match="1 to 256"):
+        with pytest.raises(ConfigInvalid, match="1 to 256"):
             oz.threads(count)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import obzen_runtime as oz
 from obzen_runtime.connect import csv_sink, jsonl_sink, sqlite_sink
-from obzen_runtime.kernel import Wake
+from obzen_runtime.kernel import ConfigInvalid, Wake
 from obzen_runtime.testing import Crash, Options, Plan, Simulator, simulate, world
 from obzen_runtime.testing.flows import FLOWS
 
@@ -242,7 +242,7 @@ def test_sinks_of_files_and_tables_are_replaced_and_touch_nothing(tmp_path):
 
 def test_without_a_bound_sources_give_all_they_have():
     assert simulate(oz.Flow("pay", payments >> _show()), 3, options=Options(items=None)).passed
-    with pytest.raises(ValueError, match="give at least 1"):
+    with pytest.raises(ConfigInvalid, match="at least 1"):
         Options(items=0)
 
 
