@@ -8,12 +8,12 @@ import typer
 
 from obzen_runtime.cli.command import EXIT_DAMAGED
 from obzen_runtime.cli.find import WhichOptions, which
-from obzen_runtime.cli.say import counted, say
+from obzen_runtime.cli.say import say
 from obzen_runtime.cli.show import kind_of
 from obzen_runtime.events import KINDS
 from obzen_runtime.host import near
 from obzen_runtime.journal import CheckReport, RunDirectory, check
-from obzen_runtime.kernel import JournalDamaged, NotFound
+from obzen_runtime.kernel import JournalDamaged, NotFound, counted
 
 __all__ = ["CheckOptions", "journal_check", "verdict"]
 

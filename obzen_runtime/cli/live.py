@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import msgspec
 from rich.cells import cell_len, set_cell_size
 
-from obzen_runtime.cli.say import counted, hint
+from obzen_runtime.cli.say import hint
 from obzen_runtime.cli.screen import Screen
 from obzen_runtime.host import Handle
+from obzen_runtime.kernel import counted
 
 __all__ = ["Lines", "Row", "Snapshot", "Table", "render", "snapshot"]
 

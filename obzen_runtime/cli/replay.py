@@ -9,9 +9,10 @@ from obzen_runtime.cli.command import Common
 from obzen_runtime.cli.find import Last, Run, Runs, WhichOptions, which
 from obzen_runtime.cli.loading import load_started
 from obzen_runtime.cli.proof import DIVERGED, MATCH, UNCERTAIN, proving
-from obzen_runtime.cli.say import counted, hint, say
+from obzen_runtime.cli.say import hint, say
 from obzen_runtime.flow import ReplayReport, replay
 from obzen_runtime.journal import RunDirectory
+from obzen_runtime.kernel import counted
 
 __all__ = ["ReplayOptions", "replay_run"]
 

@@ -5,14 +5,9 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["counted", "hint", "open_streams", "say", "silence"]
+__all__ = ["hint", "open_streams", "say", "silence"]
 
 _OBEYED = dict.fromkeys({*range(32), *range(127, 160)} - {*b"\t\n"}, "\ufffd")
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: `1 event`, `2,000 events`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def say(text: str) -> None:

@@ -13,7 +13,7 @@ import typer
 from obzen_runtime.cli.command import EXIT_FAILED, Common
 from obzen_runtime.cli.loading import load, settings_from
 from obzen_runtime.cli.say import hint, say
-from obzen_runtime.kernel import UsageError
+from obzen_runtime.kernel import UsageError, counted
 from obzen_runtime.testing import Options, Plan, Simulator, Violation
 
 __all__ = ["SimulateOptions", "simulate"]
@@ -60,12 +60,12 @@ def simulate(options: SimulateOptions) -> int:
     if simulator.trusted:
         hint(f"taken at their word, since no simulate= names a stand-in: {', '.join(simulator.trusted)}")
     tried, found = _search(simulator, options)
-    what = "crashes" if options.exhaustive else "seeds" if tried != 1 else "seed"
+    histories = counted(tried, "crash", "crashes") if options.exhaustive else counted(tried, "seed")
     if options.json:
         told = {"tried": tried, "processes": simulator.processes, "violation": found, "replay": _replay(options, found) if found else ""}
         say(msgspec.json.encode(told).decode())
     elif found is None:
-        say(f"{tried} {what}, 0 violations")
+        say(f"{histories}, 0 violations")
     else:
         say("\n".join(_told(options, found)))
     return EXIT_FAILED if found is not None else 0

@@ -9,8 +9,9 @@ import typer
 from obzen_runtime.cli.command import Common
 from obzen_runtime.cli.find import Runs, WhichOptions, which
 from obzen_runtime.cli.proof import DIVERGED, MATCH, REFUSED, UNCERTAIN, proving
-from obzen_runtime.cli.say import counted, hint, say
+from obzen_runtime.cli.say import hint, say
 from obzen_runtime.flow import VerifyReport, verify
+from obzen_runtime.kernel import counted
 
 __all__ = ["VerifyOptions", "verify_runs"]
 

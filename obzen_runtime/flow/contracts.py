@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from obzen_runtime.events import Contract
-from obzen_runtime.kernel import ErrorInfo
+from obzen_runtime.kernel import ErrorInfo, counted
 from obzen_runtime.stages import Edge, SourceStage, Stage
 
 __all__ = ["Verdict", "judge", "records", "violation"]
@@ -64,7 +64,7 @@ def violation(verdicts: Iterable[Verdict]) -> ErrorInfo | None:
     return ErrorInfo(
         kind="PROTOCOL",
         code="contract_violated",
-        message=f"{len(broken)} contract{'s' if len(broken) > 1 else ''} violated: {told}",
+        message=f"{counted(len(broken), 'contract')} violated: {told}",
         remedy="An edge that disagrees is a bug of the runtime: keep the run directory and report it. "
         "A source's count is its own: correct its progress.expected, or its input.",
         category="scheduler",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
-from obzen_runtime.kernel import FlowInvalid, UsageError
+from obzen_runtime.kernel import FlowInvalid, UsageError, counted
 from obzen_runtime.stages import DEAD_LETTERS, DeadLetters, Declared, Join, Link, Node, Path, Sink, Source, payload_problem, same_class
 
 __all__ = ["Arc", "Ignored", "Topology", "ignored"]
@@ -94,8 +94,7 @@ class _Reader:
             self._types(order)
             self._overflow()
         if self.problems:
-            count = len(self.problems)
-            raise FlowInvalid(f"flow {self.topology.name!r} has {count} problem{'s' if count > 1 else ''}", problems=tuple(self.problems))
+            raise FlowInvalid(f"flow {self.topology.name!r} has {counted(len(self.problems), 'problem')}", problems=tuple(self.problems))
         return self.topology
 
     # -- the graph ------------------------------------------------------------------------------

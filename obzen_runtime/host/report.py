@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from obzen_runtime.flow import Verdict
-from obzen_runtime.kernel import ErrorInfo, ObzenError
+from obzen_runtime.kernel import ErrorInfo, ObzenError, counted
 
 __all__ = ["FlowFailed", "Report", "StageReport", "failure_of", "footer", "near"]
 
@@ -80,12 +80,12 @@ def footer(report: Report, seconds: float | None = None, failure: str = "") -> s
 
     `failure` is what is said of the error that ended it, where nobody else says it.
     """
-    letters = f", {report.dead_letters:,} dead letter{'s' if report.dead_letters > 1 else ''}" if report.dead_letters else ""
-    letters += f", {report.doubted:,} deliver{'ies' if report.doubted > 1 else 'y'} in doubt" if report.doubted else ""
+    left = f", {counted(report.dead_letters, 'dead letter')}" if report.dead_letters else ""
+    left += f", {counted(report.doubted, 'delivery', 'deliveries')} in doubt" if report.doubted else ""
     why = f" ({report.reason})" if report.state == "cancelled" and report.reason else ""
     took = f" after {seconds:.2f} s" if seconds is not None else ""
     when = " before, nothing was left to do" if report.earlier else took
-    lines = [f"{report.state}{why}{when}{letters}{f': {failure}' if failure else ''}"]
+    lines = [f"{report.state}{why}{when}{left}{f': {failure}' if failure else ''}"]
     if report.directory:
         place = shlex.quote(near(report.directory))
         lines += [f"  {place}", f"  obzen inspect {place}"]

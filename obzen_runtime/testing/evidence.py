@@ -15,6 +15,7 @@ import msgspec
 from obzen_runtime.events import Block, DeadLetter, End, Receipt, Record, Slice, expand
 from obzen_runtime.flow import Flow
 from obzen_runtime.journal import Entry, SegmentReader, check
+from obzen_runtime.kernel import counted
 from obzen_runtime.stages import DEAD_LETTERS, Edge, Sink
 from obzen_runtime.testing.disk import SimulatedDisk
 from obzen_runtime.testing.life import RUN
@@ -192,7 +193,7 @@ def differences(reference: Reference, evidence: Evidence) -> list[str]:
             case "multiset" if Counter(expected) != Counter(got):
                 wrong.append(_surplus(f"stage {name} wrote", Counter(got), Counter(expected)))
             case "count" if len(expected) != len(got):
-                wrong.append(f"{name} wrote {_events(len(got))}, {len(expected)} without a crash")
+                wrong.append(f"{name} wrote {counted(len(got), 'event')}, {len(expected)} without a crash")
         if level in ("exact", "multiset") and (mine := _letters(evidence, name)) != (theirs := _letters(reference.evidence, name)):
             wrong.append(f"{name} has {mine.total()} dead letters, {theirs.total()} without a crash")
     return wrong
@@ -201,15 +202,11 @@ def differences(reference: Reference, evidence: Evidence) -> list[str]:
 def _first_difference(name: str, expected: list[bytes], got: list[bytes]) -> str:
     ordinal = next(number for number, (one, other) in enumerate(zip_longest(expected, got)) if one != other)
     if len(got) < len(expected) and got == expected[: len(got)]:
-        return f"{name} lost {_events(len(expected) - len(got))}, the first is {name}@{ordinal}: {_shown(expected[ordinal])}"
+        return f"{name} lost {counted(len(expected) - len(got), 'event')}, the first is {name}@{ordinal}: {_shown(expected[ordinal])}"
     if len(got) > len(expected) and got[: len(expected)] == expected:
-        return f"{name} wrote {_events(len(got) - len(expected))} too many, the first is {name}@{ordinal}: {_shown(got[ordinal])}"
-    counts = f"; it has {_events(len(got))}, {len(expected)} without a crash" if len(got) != len(expected) else ""
+        return f"{name} wrote {counted(len(got) - len(expected), 'event')} too many, the first is {name}@{ordinal}: {_shown(got[ordinal])}"
+    counts = f"; it has {counted(len(got), 'event')}, {len(expected)} without a crash" if len(got) != len(expected) else ""
     return f"{name}@{ordinal} is {_shown(got[ordinal])}, without a crash {_shown(expected[ordinal])}{counts}"
-
-
-def _events(count: int) -> str:
-    return f"{count} event{'' if count == 1 else 's'}"
 
 
 def _shown(data: bytes) -> str:
@@ -311,7 +308,7 @@ def _held(name: str, node: Sink, known: Sinks) -> list[str]:
             elif surplus := set(got) - set(truth):
                 wrong.append(f"sink {name} delivered {_shown(surplus.pop())}, which is no event of the journal")
             elif (got - truth).total() > most:
-                again = _events((got - truth).total())
+                again = counted((got - truth).total(), "event")
                 wrong.append(f"sink {name} (safe) delivered {again} again, at most {most} can be without a receipt")
         case "sensitive":
             if got - truth - doubted:
