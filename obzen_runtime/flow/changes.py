@@ -11,7 +11,7 @@ from obzen_runtime.events import RunStarted, SchemaChange, StageInfo
 from obzen_runtime.flow.builder import Flow
 from obzen_runtime.journal import Manifest
 from obzen_runtime.kernel import FlowInvalid, versions
-from obzen_runtime.stages import DEAD_LETTERS, Codec, code_fingerprint
+from obzen_runtime.stages import DEAD_LETTERS, MISSING, Codec, Node, code_fingerprint
 
 __all__ = ["judge_changes", "judge_graph", "judge_schemas", "schemas_written"]
 
@@ -30,7 +30,7 @@ def judge_changes(
     _same_stages(manifest.run_id, manifest.flow, flow.name, manifest.code.keys(), flow.topology.nodes.keys())
     nodes = flow.topology.nodes
     if not allowed:
-        _same_parameters(manifest, parameters)
+        _same_parameters(manifest, parameters, nodes)
     before = {**manifest.code, **earlier}
     changed = {name: now for name, node in nodes.items() if (now := code_fingerprint(node)) != before[name]}
     stateful = [name for name in changed if nodes[name].kind in _STATEFUL]
@@ -112,15 +112,24 @@ def _written(codecs: Mapping[str, Codec], manifest: Manifest, changes: Schemas) 
     return found
 
 
-def _same_parameters(manifest: Manifest, parameters: Mapping[str, Any]) -> None:
-    for stage in sorted({*manifest.parameters, *parameters}):
-        before, now = manifest.parameters.get(stage, {}), parameters.get(stage, {})
+def _same_parameters(manifest: Manifest, parameters: Mapping[str, Any], nodes: Mapping[str, Node]) -> None:
+    """One that is not given is its default, then and now; whether that default is still the same is a matter of code."""
+    for stage in sorted({*manifest.parameters, *parameters} & nodes.keys()):
+        defaults = _defaults(nodes[stage])
+        before, now = ({**defaults, **each.get(stage, {})} for each in (manifest.parameters, parameters))
         for name in sorted({*before, *now}):
-            if before.get(name) != now.get(name):
-                raise _changed(
-                    f"{stage}.{name} is {now.get(name)!r}, run {manifest.run_id} was started with {before.get(name)!r}",
-                    "Give the same parameters, start a run of another name, or go on all the same with --allow-code-change.",
-                )
+            if name in before and name in now and before[name] == now[name]:
+                continue
+            is_now = f"{stage}.{name} is {now[name]!r}" if name in now else f"{stage} has no parameter {name!r}"
+            was = f"with {before[name]!r}" if name in before else "without it"
+            raise _changed(
+                f"{is_now}, run {manifest.run_id} was started {was}",
+                "Give the same parameters, start a run of another name, or go on all the same with --allow-code-change.",
+            )
+
+
+def _defaults(node: Node) -> dict[str, Any]:
+    return node(**{name: each.default for name, each in node.parameters.items() if each.default is not MISSING}).plain()
 
 
 def _other_python(manifest: Manifest) -> str:

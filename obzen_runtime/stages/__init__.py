@@ -28,7 +28,7 @@ from obzen_runtime.stages.node import Handling, Link, Node, OnError, Path, Port,
 from obzen_runtime.stages.outside import refused_by, refusing
 from obzen_runtime.stages.recollect import Recollects
 from obzen_runtime.stages.redo import Catcher, Redone, StoppedClock, finished, leftover, redo, take_over
-from obzen_runtime.stages.schema import Copied, Declared, Parameter, Signature, copied, payload_problem, same_class
+from obzen_runtime.stages.schema import MISSING, Copied, Declared, Parameter, Signature, copied, payload_problem, same_class
 from obzen_runtime.stages.shared import DEAD_LETTERS, Counters, Letters, Log
 from obzen_runtime.stages.sink import Sink, SinkStage, sink
 from obzen_runtime.stages.snapshots import Keeper, stands_on
@@ -42,6 +42,7 @@ from obzen_runtime.stages.versions import Undecoded, schema, versions_of
 __all__ = [
     "DEAD_LETTERS",
     "LATEST",
+    "MISSING",
     "TERMINAL",
     "At",
     "AtEnd",

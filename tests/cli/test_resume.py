@@ -88,8 +88,22 @@ def test_the_footer_of_a_run_that_did_not_drain_says_how_to_go_on(obzen):
 def test_parameters_come_back_from_the_manifest(obzen):
     obzen.write(HELLO)
     assert obzen("run", "flow.py", "--run-id", "r", "--set", "numbers.count=4").code == 0
-    refused(obzen("run", "flow.py", "--run-id", "r"), 78, "numbers.count is None", "started with 4", "--allow-code-change")
+    refused(obzen("run", "flow.py", "--run-id", "r"), 78, "numbers.count is 10", "started with 4", "--allow-code-change")
     assert obzen("resume", "r").code == 0
+
+
+def test_a_parameter_that_is_not_given_is_its_default(obzen):
+    obzen.write(HELLO)
+    assert obzen("run", "flow.py", "--run-id", "r").code == 0
+    refused(obzen("run", "flow.py", "--run-id", "r", "--set", "numbers.count=4"), 78, "numbers.count is 4", "started with 10")
+    assert obzen("run", "flow.py", "--run-id", "r", "--set", "numbers.count=10").code == 0
+
+
+def test_a_parameter_that_the_code_does_not_have_any_more_is_named(obzen):
+    obzen.write(HELLO)
+    assert obzen("run", "flow.py", "--run-id", "r", "--set", "numbers.count=4").code == 0
+    obzen.write(HELLO.replace("count: int = 10", "size: int = 10").replace("range(count)", "range(size)"))
+    refused(obzen("run", "flow.py", "--run-id", "r"), 78, "numbers has no parameter 'count'", "started with 4")
 
 
 def test_a_run_that_lives_is_locked(obzen):
