@@ -1,5 +1,6 @@
 """Tables: every type a cell can hold, what the database refuses, and who is to blame for it."""
 
+import asyncio
 import datetime
 import decimal
 import enum
@@ -12,9 +13,10 @@ import pytest
 
 import obzen_runtime as oz
 from obzen_runtime.connect import sqlite_sink
+from obzen_runtime.flow import StopFlow
 from obzen_runtime.kernel import IoFailed, ObzenError, UsageError, ValidationFailed
 from tests.connect.kit import Colour, Every, Row
-from tests.flow.kit import play
+from tests.flow.kit import Mortal, ints, play
 
 
 class Number(enum.Enum):
@@ -226,6 +228,79 @@ def test_what_cannot_be_a_table_is_refused_when_it_is_described_or_opened(path, 
     (tmp_path / "text").write_text("this is no database, but a text of some length")
     with pytest.raises(IoFailed, match="not a database"):
         opened(tmp_path / "text")
+
+
+@pytest.fixture
+def connections(monkeypatch):
+    """Every connection that is opened; all must be closed when the test ends."""
+    opened = []
+
+    class Watched(sqlite3.Connection):
+        closed = False
+
+        def close(self):
+            self.closed = True
+            super().close()
+
+    def connect(*arguments, connect=sqlite3.connect, **options):
+        opened.append(connect(*arguments, factory=Watched, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    yield opened
+    left = [each for each in opened if not each.closed]
+    for each in left:
+        each.close()
+    assert not left
+
+
+def rows_into(path):
+    @oz.transform
+    def row(number: int) -> Row:
+        return Row(number, "")
+
+    return oz.Flow("f", ints(36) >> row >> table(path), window=oz.Window(events=6))
+
+
+@pytest.mark.parametrize("passes", range(0, 200, 9))
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_the_database_is_closed_whenever_its_flow_is(how, passes, path, connections):
+    async def beside(pipeline):
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        if how == "stopped":
+            pipeline.command(StopFlow())
+        else:
+            pipeline.mailbox.kill("enough")
+
+    played = play(rows_into(path), beside=beside)
+    assert played.state in ({"cancelled", "drained"} if how == "stopped" else {"failed", "drained"})
+
+
+def test_the_database_is_closed_in_a_process_that_goes_on_after_its_journal_failed(path, connections):
+    for death in range(50):
+        Mortal().live(rows_into(path), death)
+        path.unlink(missing_ok=True)
+    assert len(connections) > 40
+
+
+def test_the_database_of_a_sink_that_is_made_anew_or_refused_is_closed(path, connections, monkeypatch):
+    monkeypatch.setattr("obzen_runtime.connect.sqlite._BUSY", 0.0)
+    play(rows_into(path))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("DELETE FROM obzen_position")
+    other.execute("DROP TABLE rows")
+    other.execute("CREATE TABLE rows (id, text, size)")
+    other.execute("CREATE TRIGGER no BEFORE INSERT ON rows WHEN new.id = 30 BEGIN SELECT RAISE(ROLLBACK, 'never'); END")
+    assert play(rows_into(path)).error.message == f"cannot write {path}: never"
+    other.execute("BEGIN IMMEDIATE")
+    assert play(rows_into(path)).error.message == f"cannot open {path}: database is locked"
+    other.execute("ROLLBACK")
+    other.execute("DROP TABLE rows")
+    other.execute("CREATE TABLE rows (id)")
+    other.close()
+    assert play(rows_into(path)).error.message == f"table rows of {path} has no column 'text'"
+    assert len(connections) == 5
 
 
 def test_a_second_run_adds_its_rows_to_those_of_the_first(path):
