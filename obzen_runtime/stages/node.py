@@ -37,6 +37,7 @@ __all__ = [
 OnError = Literal["dead_letter", "fail", "skip"]
 """What happens to an event whose handler failed: kept with its error, the flow fails, or counted and passed over."""
 
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -188,8 +189,8 @@ class Node:
         return dataclasses.replace(self, bound=MappingProxyType({**self.bound, parameter: _from_text(self.name, known, texts)}))
 
     def plain(self) -> dict[str, Any]:
-        """The bound parameters as JSON can hold them: paths as text, and of what it cannot hold the representation."""
-        return msgspec.to_builtins(dict(self.bound), enc_hook=_plain)  # type: ignore[no-any-return]
+        """The bound parameters as JSON brings them back: paths as text, and of what it cannot hold the representation."""
+        return msgspec.json.decode(msgspec.json.encode(dict(self.bound), enc_hook=_plain))  # type: ignore[no-any-return]
 
     def bind_plain(self, values: Mapping[str, Any]) -> Self:
         """Bind what `plain` gave; what is bound to the same already stays. Raises KeyError, ValueError, TypeError."""
@@ -201,7 +202,8 @@ class Node:
 
 
 def _plain(value: Any) -> str:
-    return str(value) if isinstance(value, PurePath) else repr(value)
+    """The same in every process: an object's address is left out."""
+    return str(value) if isinstance(value, PurePath) else _ADDRESS.sub("", repr(value))
 
 
 def _from_text(stage: str, parameter: Parameter, texts: Sequence[str]) -> Any:

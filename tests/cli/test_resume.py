@@ -99,6 +99,17 @@ def test_a_parameter_that_is_not_given_is_its_default(obzen):
     assert obzen("run", "flow.py", "--run-id", "r", "--set", "numbers.count=10").code == 0
 
 
+@pytest.mark.parametrize(("annotation", "value"), [("tuple[int, int]", "(3, 4)"), ("dict[int, str]", "{1: 'a'}"), ("object", "object()")])
+def test_a_parameter_that_json_does_not_hold_as_it_is_comes_back_as_the_same(obzen, annotation, value):
+    program = HELLO.replace("count: int = 10", f"count: int = 10, more: {annotation} = None").replace(
+        "numbers >>", f"numbers(more={value}) >>"
+    )
+    obzen.write(program)
+    assert obzen("run", "flow.py", "--run-id", "r").code == 0
+    assert obzen("run", "flow.py", "--run-id", "r").code == 0
+    assert obzen("resume", "r").code == 0
+
+
 def test_a_parameter_that_the_code_does_not_have_any_more_is_named(obzen):
     obzen.write(HELLO)
     assert obzen("run", "flow.py", "--run-id", "r", "--set", "numbers.count=4").code == 0
