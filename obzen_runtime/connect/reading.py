@@ -9,7 +9,6 @@ resume is little, and hashing costs about a hundredth of reading.
 
 import hashlib
 import os
-import shlex
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +17,11 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from obzen_runtime.kernel import ConfigInvalid, IoFailed, NotFound, ObzenError, PermissionDenied, ValidationFailed
+from obzen_runtime.connect.paths import OfFile, refusal
+from obzen_runtime.kernel import ConfigInvalid, IoFailed, ValidationFailed
 from obzen_runtime.stages import At, Bad, Progress, Source, source
 
-__all__ = ["LARGEST", "FilePlace", "Input", "Overlong", "bad", "file_source", "refusal", "regular", "whole_lines"]
+__all__ = ["LARGEST", "FilePlace", "Input", "Overlong", "bad", "file_source", "whole_lines"]
 
 BLOCK: Final = 64 * 1024
 """Bytes read at once: under a millisecond of work for every format here."""
@@ -39,12 +39,8 @@ WINDOW: Final = 64 * 1024
 """Bytes before a place by which it is known again."""
 
 
-class FileSource(Source):
-    """A source of the rows of the file at its parameter `path`."""
-
-    @property
-    def file(self) -> Path | None:
-        return regular(self.bound["path"])
+class FileSource(OfFile, Source):
+    """A source of the rows of a file."""
 
 
 def file_source(name: str, kind: type[Any], read: Callable[..., Iterator[Any]], **bound: Any) -> Source:
@@ -52,15 +48,6 @@ def file_source(name: str, kind: type[Any], read: Callable[..., Iterator[Any]], 
     read.__name__ = name
     read.__annotations__["return"] = Iterator[At[FilePlace, kind]]  # type: ignore[valid-type]
     return FileSource(**vars(source(read)))(**bound)
-
-
-def regular(path: Path) -> Path | None:
-    """Where a path leads to in the end; None when that is no regular file, such as a pipe."""
-    try:
-        found = path.resolve()
-        return found if found.is_file() or not found.exists() else None
-    except (OSError, RuntimeError, ValueError):  # what it leads to is told when it is opened
-        return None
 
 
 class FilePlace(msgspec.Struct, frozen=True, array_like=True):
@@ -227,30 +214,3 @@ def whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes | Overlong]:
 def bad(raw: bytes, place: str, problem: str, remedy: str) -> Bad:
     """A row that is no event: what stands there, where, what is wrong and what to do."""
     return Bad(raw[:KEPT], ValidationFailed(f"{place}: {problem}", code="bad_row", remedy=remedy, place=place), place)
-
-
-def refusal(path: Path, doing: str, error: OSError | ValueError) -> ObzenError:
-    """What the system's refusal to open a file means, with the remedy."""
-    match error:
-        case FileNotFoundError():
-            return NotFound(
-                f"cannot {doing} {path}: there is no such file"
-                if doing == "read"
-                else f"cannot {doing} {path}: no directory {path.parent}",
-                code="file_not_found",
-                remedy=f"Check the path; it is taken from {Path.cwd()}."
-                if doing == "read"
-                else f"Make it: mkdir -p {shlex.quote(str(path.parent))}",
-                path=str(path),
-            )
-        case IsADirectoryError():
-            return IoFailed(f"cannot {doing} {path}: it is a directory", remedy="Give the path of a file.", path=str(path))
-        case NotADirectoryError():
-            return IoFailed(f"cannot {doing} {path}: a part of the path is no directory", remedy="Check the path.", path=str(path))
-        case ValueError():
-            return IoFailed(
-                f"cannot {doing} {str(path)!r}: no file can be called that ({error})", remedy="Check the path.", path=repr(path)
-            )
-        case PermissionError():
-            return PermissionDenied(f"cannot {doing} {path}: permission denied", remedy=f"Allow this user to {doing} it.", path=str(path))
-    return IoFailed(f"cannot {doing} {path}: {error.strerror or error}", remedy="Check the file system, then run again.", path=str(path))

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
+from obzen_runtime.connect.paths import refusal
 from obzen_runtime.connect.payload import Field, checked, fields_of
-from obzen_runtime.connect.reading import refusal
 from obzen_runtime.kernel import IoFailed, ObzenError, Transient, UsageError, ValidationFailed
 from obzen_runtime.stages import Sink, sink
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from obzen_runtime.connect.reading import refusal, regular
+from obzen_runtime.connect.paths import OfFile, refusal
 from obzen_runtime.kernel import IoFailed
 from obzen_runtime.stages import Sink, sink
 
@@ -51,12 +51,8 @@ def file_sink(name: str, kind: type[Any], path: Path | str, form: Form) -> Sink:
     return FileSink(**vars(sink(batch=_BATCH)(Writer)))(path=Path(path))
 
 
-class FileSink(Sink):
-    """A sink that writes the file at its parameter `path`, and has it to itself."""
-
-    @property
-    def file(self) -> Path | None:
-        return regular(self.bound["path"])
+class FileSink(OfFile, Sink):
+    """A sink that has the file it writes to itself."""
 
 
 class FileWriter:
