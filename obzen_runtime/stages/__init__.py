@@ -35,7 +35,8 @@ from obzen_runtime.stages.snapshots import Keeper, stands_on
 from obzen_runtime.stages.source import Progress, Source, SourceStage, source
 from obzen_runtime.stages.stage import Stage
 from obzen_runtime.stages.standing import Standing
-from obzen_runtime.stages.stateful import Fold, Stateful, Top, fold, stage, stateful, top
+from obzen_runtime.stages.stateful import Fold, Stateful, fold, stage, stateful
+from obzen_runtime.stages.top import Top, top
 from obzen_runtime.stages.transform import Transform, transform
 from obzen_runtime.stages.versions import Undecoded, schema, versions_of
 

@@ -17,11 +17,11 @@ from obzen_runtime.journal import Level, Memory
 from obzen_runtime.kernel import ErrorInfo, Seams, Wake, classify
 from obzen_runtime.stages.call import Calls
 from obzen_runtime.stages.edge import Edge, Entry, Inbox, Place
+from obzen_runtime.stages.folding import StatefulStage
 from obzen_runtime.stages.join import JoinStage
 from obzen_runtime.stages.outside import refusing
 from obzen_runtime.stages.shared import MOST, Crashed, Failed
 from obzen_runtime.stages.stage import Stage
-from obzen_runtime.stages.stateful import StatefulStage
 from obzen_runtime.stages.step import Made
 from obzen_runtime.stages.transform import Handled
 
