@@ -1,10 +1,13 @@
 """Whether a stage's code is still the same: a hash that a run keeps in its manifest.
 
 It covers the bytecode of the stage's functions, of those they wrap or close over, and of the module functions they
-name, not comments, docstrings or line numbers. Bytecode differs between Python versions; the manifest names the version.
+name, their defaults and what state begins with, not comments, docstrings or line numbers. Bytecode
+differs between Python versions; the manifest names the version.
 """
 
 import contextlib
+import decimal
+import dis
 import functools
 import hashlib
 import types
@@ -15,6 +18,10 @@ import msgspec
 from obzen_runtime.stages.node import Node
 
 __all__ = ["code_fingerprint"]
+
+
+_CONSTANT = frozenset(dis.hasconst)
+"""Instructions that load a constant, by its number."""
 
 
 def code_fingerprint(node: Node) -> str:
@@ -28,13 +35,17 @@ def code_fingerprint(node: Node) -> str:
 
 
 def _add(digest: Any, value: Any, seen: set[int]) -> None:
+    if value is None or isinstance(value, str | int | float | complex | bytes | decimal.Decimal | set | frozenset):
+        digest.update(f"{_text(value)},".encode())
+        return
     if id(value) in seen:
         return
     seen.add(id(value))
     if isinstance(value, types.FunctionType):
         _add_code(digest, value.__code__)
         for default in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
-            _add(digest, default, seen)
+            if not isinstance(default, list | dict | set):  # such as a cache
+                _add(digest, default, seen)
         for named in _names(value.__code__):
             found = value.__globals__.get(named)
             if isinstance(found, types.FunctionType) and found.__module__ == value.__module__:
@@ -47,6 +58,9 @@ def _add(digest: Any, value: Any, seen: set[int]) -> None:
             for function in _functions(member):
                 digest.update(name.encode())
                 _add(digest, function, seen)
+        if issubclass(value, msgspec.Struct):
+            for default in (value.__struct_fields__, *value.__struct_defaults__):
+                _add(digest, getattr(default, "factory", default), seen)
         for base in value.__bases__:
             if base.__module__ == value.__module__:
                 _add(digest, base, seen)
@@ -57,8 +71,26 @@ def _add(digest: Any, value: Any, seen: set[int]) -> None:
             _add(digest, part, seen)
     elif callable(getattr(value, "__wrapped__", None)):  # such as what lru_cache gives
         _add(digest, value.__wrapped__, seen)
-    elif value is None or isinstance(value, str | int | float | bytes | msgspec.Struct):
-        digest.update(repr(value).encode())
+    elif isinstance(value, tuple | list | dict | msgspec.Struct):
+        digest.update(f"{type(value).__name__}(".encode())
+        for part in _parts(value):
+            _add(digest, part, seen)
+        digest.update(b")")
+        seen.discard(id(value))  # equal ones may be one object or not
+
+
+def _text(value: Any) -> str:
+    """A constant; a set's order is another in every process."""
+    return repr(sorted(map(repr, value))) if isinstance(value, set | frozenset) else repr(value)
+
+
+def _parts(value: Any) -> list[Any]:
+    """What a container holds."""
+    if isinstance(value, msgspec.Struct):
+        return [getattr(value, name) for name in value.__struct_fields__]
+    if isinstance(value, dict):
+        return [part for item in value.items() for part in item]
+    return list(value)
 
 
 def _enclosed(function: types.FunctionType) -> list[Any]:
@@ -82,13 +114,17 @@ def _names(code: types.CodeType) -> list[str]:
 
 
 def _add_code(digest: Any, code: types.CodeType) -> None:
-    digest.update(code.co_code)
+    """Instructions, with the constants they load: a docstring is loaded by none, and moves the others when it comes."""
     digest.update(repr((code.co_names, code.co_varnames, code.co_freevars)).encode())
-    documented = code.co_consts[0] if code.co_consts and isinstance(code.co_consts[0], str) else None
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            _add_code(digest, const)
-        elif isinstance(const, frozenset):  # its order is another in every process
-            digest.update(repr(sorted(map(repr, const))).encode())
-        elif const is not documented:
-            digest.update(repr(const).encode())
+    argument = 0
+    for opcode, low in zip(code.co_code[::2], code.co_code[1::2], strict=True):
+        argument = argument << 8 | low
+        if opcode == dis.EXTENDED_ARG:
+            continue
+        loaded = code.co_consts[argument] if opcode in _CONSTANT else argument
+        digest.update(f"{opcode} ".encode())
+        if isinstance(loaded, types.CodeType):
+            _add_code(digest, loaded)
+        else:
+            digest.update(f"{_text(loaded)},".encode())
+        argument = 0

@@ -59,6 +59,10 @@ def test_what_does_not_run_does_not_count(same):
     assert of(same) == of(PLAIN)
 
 
+def test_a_docstring_does_not_count_in_a_function_without_a_return_either():
+    assert of(PROPERTY.replace("-> None:", '-> None:\n        """Adds."""')) == of(PROPERTY)
+
+
 HELPED = "def helper(n):\n    return n + 1\n@oz.transform\ndef stage(n: int) -> int:\n    return helper(n)"
 DEFAULT = "def helper(n):\n    return n + 1\n@oz.transform\ndef stage(n: int, *, by=helper, count: int = 1) -> int:\n    return by(n)"
 WRAPPED = """
@@ -103,6 +107,9 @@ class stage:
         return self.total
 """
 KEYED = PROPERTY.replace("lambda n: n % 3", "functools.partial(lambda n, by: (n + 1) % by, by=3)")
+SUMMED = "@oz.fold((0, {'a': 1}), emit=oz.at_end())\ndef stage(sums: tuple[int, dict], n: int) -> int:\n    return sums[0]"
+STEPPED = "@oz.transform\ndef stage(n: int, *, low: int = 1, high: int = 2, step: int = 1) -> int:\n    return n"
+JOINED = "@oz.transform\ndef stage(n: int) -> str:\n    return ''.join('n + 1' for _ in range(n))"
 EVERY = [PLAIN, HELPED, DEFAULT, WRAPPED, CLOSED, CACHED, METHOD, WRITER, PROPERTY, KEYED]
 IDS = ["plain", "helped", "default", "wrapped", "closed", "cached", "method", "writer", "property", "keyed"]
 
@@ -111,6 +118,28 @@ IDS = ["plain", "helped", "default", "wrapped", "closed", "cached", "method", "w
 def test_a_change_of_what_runs_is_seen_wherever_it_stands(source):
     assert of(source) == of(source)
     assert of(source.replace("n + 1", "n + 2").replace("total + 1", "total + 2")) != of(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "new"),
+    [
+        (JOINED, "'n + 1'", "'n + 2'"),
+        (STEPPED, "step: int = 1", "step: int = 2"),
+        (PROPERTY, "total: int = 0", "total: int = 5"),
+        (PROPERTY.replace("int = 0", "dict[str, list[int]] = {'a': [0]}"), "[0]", "[1]"),
+        (SUMMED, "(0,", "(1,"),
+        (SUMMED, "'a': 1", "'a': 2"),
+    ],
+    ids=["a text in a comprehension", "a default that another has too", "a field", "a field in parts", "a fold's start", "a part of it"],
+)
+def test_another_constant_is_seen_wherever_it_stands(source, old, new):
+    assert of(source) == of(source)
+    assert of(source.replace(old, new)) != of(source)
+
+
+def test_what_a_function_keeps_for_itself_does_not_count():
+    source = "def helper(n, kept={}):\n    return kept.setdefault(n, n)\n@oz.transform\ndef stage(n: int) -> int:\n    return helper(n)"
+    assert of(source.replace("{}", "{1: 1}")) == of(source)
 
 
 def test_a_function_that_names_itself_is_read_once():
