@@ -189,8 +189,16 @@ class Node:
         return dataclasses.replace(self, bound=MappingProxyType({**self.bound, parameter: _from_text(self.name, known, texts)}))
 
     def plain(self) -> dict[str, Any]:
-        """The bound parameters as JSON brings them back: paths as text, and of what it cannot hold the representation."""
-        return msgspec.json.decode(msgspec.json.encode(dict(self.bound), enc_hook=_plain))  # type: ignore[no-any-return]
+        """The bound parameters as JSON brings them back: paths as text, and of what it cannot hold the representation.
+
+        Raises `UsageError` for text that is no Unicode, such as a name of a file with other bytes.
+        """
+        try:
+            return msgspec.json.decode(msgspec.json.encode(dict(self.bound), enc_hook=_plain))  # type: ignore[no-any-return]
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"{self.name}: a parameter is {error.object!r}, which is no Unicode text", remedy="Rename the file."
+            ) from error
 
     def bind_plain(self, values: Mapping[str, Any]) -> Self:
         """Bind what `plain` gave; what is bound to the same already stays. Raises KeyError, ValueError, TypeError."""
@@ -209,7 +217,7 @@ def _plain(value: Any) -> str:
 def _from_text(stage: str, parameter: Parameter, texts: Sequence[str]) -> Any:
     candidates: list[Any] = []
     if len(texts) == 1:
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeEncodeError):
             candidates.append(msgspec.json.decode(texts[0]))
         candidates.append(texts[0])
     candidates.append(list(texts))

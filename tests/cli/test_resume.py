@@ -110,6 +110,11 @@ def test_a_parameter_that_json_does_not_hold_as_it_is_comes_back_as_the_same(obz
     assert obzen("resume", "r").code == 0
 
 
+def test_a_file_whose_name_is_no_text_is_refused_in_words(obzen):
+    obzen.write(HELLO.replace("count: int = 10", "count: int = 10, path: Path = Path('a')"))
+    refused(obzen("run", "flow.py", "--set", "numbers.path=\udc80.csv"), 64, "numbers", "no Unicode text", "Rename the file")
+
+
 def test_a_parameter_that_the_code_does_not_have_any_more_is_named(obzen):
     obzen.write(HELLO)
     assert obzen("run", "flow.py", "--run-id", "r", "--set", "numbers.count=4").code == 0
