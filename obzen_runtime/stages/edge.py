@@ -116,11 +116,34 @@ class Inbox:
         for at, other in enumerate(others, self.entries.index(entry) + 1 if others else 0):
             self.entries.insert(at, other)
 
-    def gather(self, head: Entry, count: int, may_take: Callable[[Entry], bool]) -> int:
-        """Let the first entry absorb what follows and may be taken until `count` events wait in it; returns how many do."""
-        while head.count - head.done < count and len(self.entries) > 1 and may_take(self.entries[1]) and head.absorb(self.entries[1]):
-            del self.entries[1]
+    def gather(self, head: Entry, count: int, may_take: Callable[[Entry], bool], *, past_others: bool = False) -> int:
+        """Let an entry absorb what follows it and may be taken until `count` events wait in it; returns how many do.
+
+        With `past_others` what other upstreams gave may stand between: only the order within one is told by the events.
+        """
+        at = self.entries.index(head) + 1
+        while head.count - head.done < count and at < len(self.entries):
+            other = self.entries[at]
+            if past_others and other.edge is not head.edge:
+                at += 1
+            elif may_take(other) and head.absorb(other):
+                del self.entries[at]
+            else:
+                break
         return head.count - head.done
+
+    def firsts(self) -> dict["Edge", Entry]:
+        """Of each upstream that has something waiting, what comes next."""
+        found: dict[Edge, Entry] = {}
+        for entry in self.entries:
+            found.setdefault(entry.edge, entry)
+        return found
+
+    def prefer(self, entry: Entry) -> None:
+        """Put what comes next of one upstream before what others gave."""
+        if entry is not self.entries[0]:
+            self.entries.remove(entry)
+            self.entries.appendleft(entry)
 
 
 class Edge:

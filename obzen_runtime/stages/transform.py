@@ -13,7 +13,7 @@ from obzen_runtime.kernel import ErrorInfo, UsageError, classify
 from obzen_runtime.stages.call import Call, Calls
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.context import Context
-from obzen_runtime.stages.edge import Entry, Place, time_of
+from obzen_runtime.stages.edge import Edge, Entry, Place, time_of
 from obzen_runtime.stages.lanes import Lanes, Slot, TaskLanes, ThreadLanes
 from obzen_runtime.stages.machines import TRANSFORM, DrainComplete
 from obzen_runtime.stages.node import Handling, HandlingKeywords, Node
@@ -115,6 +115,8 @@ class Handled(Stage):
         self.failures = 0
         self.first_failed = 0.0
         self.not_before = 0.0
+        self._waiting: dict[Edge, float] = {}
+        """Since when a batch of each upstream waits to fill, monotonic seconds."""
 
     def _call(self, node: Node) -> Call:
         handler = node.handler
@@ -171,6 +173,7 @@ class Handled(Stage):
         await super().rebuild()
         self.live = None
         self.failures = 0
+        self._waiting.clear()
         await self.initialize()
 
     async def flush(self, entry: Entry | None = None, calls: Calls | None = None) -> None:
@@ -194,8 +197,11 @@ class Handled(Stage):
             return await self._wait_to_retry()
         if self.lanes is not None:
             return await self._pull_lanes(self.lanes, entry, room)
-        if self.options.batch and not await self._batch_filled(entry):
-            return CONTINUE
+        if self.options.batch and not self.failures:
+            batch = await self._next_batch()
+            if batch is None:
+                return CONTINUE
+            entry = batch
         await self._step(entry, entry.items or items, min(room, self.limit))
         return CONTINUE
 
@@ -324,28 +330,33 @@ class Handled(Stage):
 
     # -- batches and lanes ----------------------------------------------------------------------
 
-    async def _batch_filled(self, entry: Entry) -> bool:
-        """Wait until a batch is full, nothing more can come, or `within` has passed since its first event."""
-        waiting = self.inbox.gather(entry, self.options.batch, self.may_take)
-        most = self.options.batch if entry.edge.ready else 0  # a writer without credit gives no more before this is taken
-        if waiting >= most or len(self.inbox.entries) > 1 or self.ended == len(self.inputs):
-            self._batch_since = 0.0
-            return True
+    async def _next_batch(self) -> Entry | None:
+        """The upstream whose batch is full, cannot grow, or began `within` ago, brought to the front; None after a wait for one."""
         now = self.clock.monotonic()
-        if not self._batch_since:
-            self._batch_since = now
-        left = self._batch_since + self.options.within - now
-        if left <= 0:
-            self._batch_since = 0.0
-            return True
-        timer = asyncio.get_running_loop().call_later(left, self.wake.set)
+        head = self.inbox.entries[0]
+        due = now + self.options.within
+        for edge, entry in self.inbox.firsts().items():
+            if entry is not head and (entry.end is not None or not entry.items or entry.bad or not self.may_take(entry)):
+                continue
+            since = self._waiting.setdefault(edge, now)
+            if self._filled(entry) or since + self.options.within <= now:
+                del self._waiting[edge]
+                self.inbox.prefer(entry)
+                return entry
+            due = min(due, since + self.options.within)
+        timer = asyncio.get_running_loop().call_later(due - now, self.wake.set)
         try:
             await self.wake.wait()
         finally:
             timer.cancel()
-        return False
+        return None
 
-    _batch_since = 0.0
+    def _filled(self, entry: Entry) -> bool:
+        """Whether waiting would add nothing: the batch is full, or what comes next is none of it, or the writer has no credit."""
+        if self.inbox.gather(entry, self.options.batch, self.may_take, past_others=True) >= self.options.batch:
+            return True
+        more = any(other.edge is entry.edge for other in self.inbox.entries if other is not entry)
+        return more or not entry.edge.ready or self.ended == len(self.inputs)
 
     async def _pull_lanes(self, lanes: Lanes, entry: Entry, room: int) -> Directive:
         """Keep the lanes filled and commit what is done of this entry, the first one, up to the first event that is not."""

@@ -243,7 +243,7 @@ FLOWS: Mapping[str, Flow] = MappingProxyType(
             Flow("generator", numbers >> several >> show_int),
             Flow("async_source", waiting >> double >> show_int),
             Flow("concurrent", [numbers, waiting] >> concurrent >> upsert),
-            Flow("batch", numbers >> batched >> upsert_many),
+            Flow("batch", [numbers, waiting] >> batched >> upsert_many),
             Flow("keyed", numbers >> double >> upsert),
             Flow("stand_in", numbers >> double >> own),
             Flow("stand_in_safe", waiting >> double >> noted),

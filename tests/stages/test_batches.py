@@ -63,6 +63,64 @@ def test_a_partial_batch_is_given_after_within():
     assert sizes == [(0.5, 2), (10.5, 2), (20.5, 2)]
 
 
+def ticking(name, count, every, after=0.0):
+    async def ticks() -> AsyncIterator[int]:
+        await passing(after)
+        for number in range(count):
+            yield number
+            await passing(every)
+
+    return oz.source(ticks).named(name)
+
+
+def test_batches_fill_behind_several_upstreams_each_of_one():
+    batches: list[tuple[str, list[int]]] = []
+
+    @oz.transform(batch=10, within=100.0)
+    def gather(items: list[int], ctx: oz.Context) -> list[int]:
+        batches.append((ctx.event.id.partition("@")[0], list(items)))
+        return items
+
+    seen = Seen()
+    done = play(oz.Flow("f", [ticking(name, 30, 0.1) for name in "abc"] >> gather >> seen.sink(list[int], batch=10, within=100.0)))
+    passed(done)
+    assert sorted(batches) == [(name, list(range(at, at + 10))) for name in "abc" for at in (0, 10, 20)]
+    assert [len(each) for each in seen] == [10] * 9
+
+
+def test_an_upstream_does_not_wait_for_the_batch_of_another():
+    sizes: list[tuple[float, int]] = []
+    clock = VirtualClock()
+
+    @oz.sink(batch=100, within=0.5)
+    def store(items: list[int]) -> None:
+        sizes.append((round(clock.now - 1000, 1), len(items)))
+
+    sources = [ticking("a", 2, 60.0), ticking("b", 2, 60.0, after=0.2), ticking("c", 200, 0.0, after=0.3)]
+    done = play(oz.Flow("f", sources >> store), clock=clock)
+    passed(done)
+    assert sizes == [(0.3, 100), (0.3, 100), (0.5, 1), (0.7, 1), (60.5, 1), (60.7, 1)]
+
+
+def test_a_batch_that_is_tried_again_is_not_overtaken_by_a_full_one():
+    calls: list[tuple[str, list[int]]] = []
+    left = [2]
+
+    @oz.transform(batch=2, within=1.0, retry=oz.Retry.fixed(attempts=5, delay=3.0))
+    def gather(items: list[int], ctx: oz.Context) -> list[int]:
+        calls.append((ctx.event.id, list(items)))
+        if ctx.event.id == "a@0" and left[0]:
+            left[0] -= 1
+            raise oz.Transient("not yet")
+        return items
+
+    seen = Seen()
+    done = play(oz.Flow("f", [ticking("a", 2, 50.0), ticking("b", 4, 0.1, after=1.5)] >> gather >> seen.sink()))
+    passed(done)
+    assert seen == [0, *range(4), 1]
+    assert calls == [*[("a@0", [0])] * 3, ("b@0", [0, 1]), ("b@2", [2, 3]), ("a@1", [1])], "as a batch, alone, and once again"
+
+
 def test_none_in_a_batch_drops_that_event():
     @oz.transform(batch=10)
     async def odd(items: list[int]) -> list[int | None]:

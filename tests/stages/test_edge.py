@@ -188,6 +188,22 @@ def test_an_entry_absorbs_what_follows_it_until_there_is_enough():
     assert (made.events, made.size) == (0, 0)
 
 
+def test_past_what_others_gave_an_entry_absorbs_what_follows_of_its_own_upstream():
+    inbox = Inbox(Flag())
+    one, other = edge(99, inbox=inbox), edge(99, inbox=inbox)
+    for base in range(3):
+        offer(one, base, base=base)
+        offer(other, 10 + base, base=base)
+    one.end(End("a", "natural", 3))
+    first, second = inbox.firsts()[one], inbox.firsts()[other]
+    assert inbox.gather(first, 99, anything) == 1
+    assert inbox.gather(first, 99, anything, past_others=True) == 3
+    inbox.prefer(second)
+    assert [list(entry.items) for entry in inbox.entries] == [[10], [0, 1, 2], [11], [12], []]
+    assert inbox.gather(second, 2, anything, past_others=True) == 2
+    assert [list(entry.items) for entry in inbox.entries] == [[10, 11], [0, 1, 2], [12], []]
+
+
 def test_only_what_may_be_taken_is_absorbed():
     made = edge(events=100)
     offer(made, 1, position=1)
