@@ -84,7 +84,7 @@ class Handling(msgspec.Struct, frozen=True, kw_only=True):
     executor: Threads | None = None
     """Where a blocking handler runs; None is the loop's own thread."""
     batch: int = 0
-    """Give the handler lists of up to this many events (0: one event at a time; at most 4,096)."""
+    """Give the handler lists of up to this many events, each of one upstream (0: one event at a time; at most 4,096)."""
     within: float = 0.05
     """Seconds to wait for a batch to fill."""
 
