@@ -26,7 +26,7 @@ _DEAD = _HEAD.index("dead")
 _SPARE = tuple(map(_HEAD.index, ("waiting", "events/s", "out", "state", "progress", "in")))
 """Columns that go where the terminal is narrow, the first to go first."""
 _SUSPENDING = "suspending"
-_ASIDE = {_SUSPENDING: "suspending (a second Ctrl-C cancels)"}
+_SHOWN_AS = {_SUSPENDING: "suspending (a second Ctrl-C cancels)"}
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +64,7 @@ def render(shown: Snapshot, width: int = 80, height: int = 24) -> list[str]:
     if cut > 0:
         rows = [*rows[: -cut - 1], _others(shown.rows[-cut - 1 :])]
     place = f"  {shown.place}" if shown.place else ""
-    lines = [f"{shown.flow}: {_ASIDE.get(shown.state, shown.state)}  {_time(shown.seconds)}{place}"]
+    lines = [f"{shown.flow}: {_SHOWN_AS.get(shown.state, shown.state)}  {_time(shown.seconds)}{place}"]
     widths = _widths(rows, width)
     lines += ["  ".join(_aligned(row[column], wide, column) for column, wide in widths.items()).rstrip() for row in rows]
     return [line if cell_len(line) < width else set_cell_size(line, max(1, width - 2)) + "…" for line in lines]
@@ -128,21 +128,20 @@ def snapshot(handle: Handle, place: str, seconds: float, rates: dict[str, float]
     """How a run stands now."""
     pipeline = handle.pipeline
     progress = {name: source.progress.share for name, source in pipeline.sources.items()}
-    rows = []
-    for name, counts in handle.metrics().items():
-        rows.append(
-            Row(
-                name=name,
-                state=pipeline.states[name],
-                received=int(counts["received"]),
-                emitted=int(counts["emitted"]),
-                rate=rates.get(name, 0.0),
-                waiting=int(counts["waiting"]),
-                dead=int(counts["dead"]),
-                progress=progress.get(name),
-            )
+    rows = tuple(
+        Row(
+            name=name,
+            state=pipeline.states[name],
+            received=int(counts["received"]),
+            emitted=int(counts["emitted"]),
+            rate=rates.get(name, 0.0),
+            waiting=int(counts["waiting"]),
+            dead=int(counts["dead"]),
+            progress=progress.get(name),
         )
-    return Snapshot(flow=handle.flow.name, state=handle.state, seconds=seconds, place=place, rows=tuple(rows))
+        for name, counts in handle.metrics().items()
+    )
+    return Snapshot(flow=handle.flow.name, state=handle.state, seconds=seconds, place=place, rows=rows)
 
 
 class Rates:
@@ -190,7 +189,7 @@ class Table:
 
 
 class Lines:
-    """For a standard error that is no terminal: a line at the start, and one every five seconds."""
+    """For a standard error that is no terminal: a line at the start, one every five seconds, and one when it is asked to suspend."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -202,15 +201,14 @@ class Lines:
             return
         place = f" in {handle.directory}" if handle.directory else " in memory"
         hint(f"{handle.flow.name}: run {handle.run_id} {'resumed' if handle.resumed else 'started'}{place}")
-        said = time.monotonic()
-        suspending = False
+        said, before = time.monotonic(), ""
         while True:
             await asyncio.sleep(_PERIOD)
-            asked, suspending = handle.state == _SUSPENDING and not suspending, handle.state == _SUSPENDING
-            now = time.monotonic()
-            if asked or now - said >= _LOG_PERIOD:
+            now, state = time.monotonic(), handle.state
+            if now - said >= _LOG_PERIOD or before != state == _SUSPENDING:
                 said = now
                 hint(line(snapshot(handle, "", now - self._began, {})))
+            before = state
 
     def finish(self) -> None:
         """The footer says how it ended."""
@@ -220,7 +218,7 @@ def line(shown: Snapshot) -> str:
     """A run in one line."""
     dead = sum(row.dead for row in shown.rows)
     letters = f", {counted(dead, 'dead letter')}" if dead else ""
-    return f"{shown.flow}: {_ASIDE.get(shown.state, shown.state)} {_time(shown.seconds)}, {_counts(shown.rows)}{letters}"
+    return f"{shown.flow}: {_SHOWN_AS.get(shown.state, shown.state)} {_time(shown.seconds)}, {_counts(shown.rows)}{letters}"
 
 
 def _counts(rows: Sequence[Row]) -> str:

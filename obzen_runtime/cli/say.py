@@ -8,10 +8,11 @@ from typing import TextIO
 __all__ = ["hint", "open_streams", "say", "silence"]
 
 _OBEYED = dict.fromkeys({*range(32), *range(127, 160)} - {*b"\t\n"}, "\ufffd")
+"""Control signs that a terminal would obey, and what is shown for them."""
 
 
 def say(text: str) -> None:
-    """One line, or several, of what was asked for; what the stream's encoding has no sign for, escaped.
+    """One line, or several, of what was asked for. Signs that the stream's encoding does not have are escaped.
 
     Raises `BrokenPipeError` when nobody reads it any more.
     """

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self, TextIO
 
 __all__ = ["Screen", "in_foreground"]
@@ -45,7 +45,7 @@ class Screen:
 
     def __enter__(self) -> Self:
         self._before = sys.stdout, sys.stderr
-        self._on_continue = signal.signal(signal.SIGCONT, self._forget)
+        self._on_continue = signal.signal(signal.SIGCONT, lambda *_: self._forget())
         sys.stdout = self._guarded(sys.stdout)
         sys.stderr = self._guarded(sys.stderr)
         return self
@@ -56,7 +56,7 @@ class Screen:
             self._before = None
             signal.signal(signal.SIGCONT, self._on_continue)
 
-    def _forget(self, number: int = 0, frame: FrameType | None = None) -> None:
+    def _forget(self) -> None:
         """What was drawn is not ours any more: others have written beneath it."""
         self._drawn = 0
 
