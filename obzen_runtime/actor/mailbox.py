@@ -54,6 +54,7 @@ class Mailbox(Generic[M]):
         self._control: tuple[deque[object], ...] = tuple(deque() for _ in Urgency)
         self._data: deque[M] = deque()
         self._fresh = False
+        """A message waits that was neither taken nor has ended a rest."""
 
     def post(self, event: object, urgency: Urgency = Urgency.EVENT) -> None:
         """Put an event for the machine into the control lane. Raises `ProtocolViolated` when closed."""

@@ -65,7 +65,7 @@ def violation(verdicts: Iterable[Verdict]) -> ErrorInfo | None:
         kind="PROTOCOL",
         code="contract_violated",
         message=f"{counted(len(broken), 'contract')} violated: {told}",
-        remedy="An edge that disagrees is a bug of the runtime: keep the run directory and report it. "
-        "A source's count is its own: correct its progress.expected, or its input.",
+        remedy="If a source did not keep its word, correct its progress.expected or its input. "
+        "If an edge disagrees, that is a bug of the runtime: keep the run directory and report it.",
         category="scheduler",
     )

@@ -28,6 +28,7 @@ __all__ = [
 
 
 _LONGEST = 10 * 365 * 86_400
+"""Seconds; the timers of the system do not take any number."""
 
 
 class Materialize(msgspec.Struct, frozen=True, tag=True):

@@ -64,7 +64,7 @@ class Place(NamedTuple):
         return found
 
     def steadily(self, files: Files, look: Callable[[], T]) -> T:
-        """What `look` finds, looked for again when a living writer dropped segments meanwhile: those missing are no damage."""
+        """What `look` finds; it looks again when a living writer has dropped segments meanwhile: that those are missing is no damage."""
         while True:
             floor = self.read_floor(files)
             try:

@@ -295,7 +295,7 @@ class _Look:
 def take_over(place: Place, seams: Seams, begin: Callable[[], None] | None = None) -> Opened:
     """Lock the journal, take the next epoch, recover. Raises `JournalLocked`, `JournalDamaged`, `JournalFailed`.
 
-    With `begin` it must be new: that is called under the lock, before anything says that the run exists.
+    With `begin` the journal must be new: `begin` is called under the lock, before anything says that the run exists.
     """
     files = seams.files
     lock: Lock | None = None
@@ -310,7 +310,7 @@ def take_over(place: Place, seams: Seams, begin: Callable[[], None] | None = Non
             raise locked(place, files)
         if begin is not None:
             if files.exists(place.epoch):
-                raise JournalLocked(f"{place.directory} was started by another process in this moment", remedy="Try again to go on with it")
+                raise JournalLocked(f"{place.directory} was started by another process at this moment", remedy="Try again to go on with it")
             begin()
         return _Opening(place, seams, lock).run()
     except BaseException as error:

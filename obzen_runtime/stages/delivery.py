@@ -80,9 +80,9 @@ def _are_keys(annotation: Any) -> bool:
 def check_writer(handler: Any, *, is_class: bool, options: Delivering) -> None:
     """Whether a handler has what its class of delivery asks. Raises `UsageError`."""
     name = handler.__name__
-    for method in _ASKED if is_class else ():
-        if not callable(getattr(handler, method, print)):
-            raise UsageError(f"sink {name}: {method} is not a method", remedy="Make it one, or call it something else.")
+    for method in _ASKED:
+        if is_class and hasattr(handler, method) and not _has(handler, method):
+            raise UsageError(f"sink {name}: {method} is not a method", remedy="Make it one, or give it another name.")
     if options.delivery == "transactional" and not (is_class and _has(handler, "commit") and _has(handler, "stored")):
         raise UsageError(
             f"sink {name} is transactional and cannot store its position",

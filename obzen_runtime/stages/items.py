@@ -36,7 +36,8 @@ class Bad(msgspec.Struct, frozen=True):
             value = getattr(self, name)
             if not isinstance(value, kinds):
                 raise UsageError(
-                    f"oz.Bad: {name}={value!r} is {type(value).__name__}", remedy=f"Give {' or '.join(each.__name__ for each in kinds)}."
+                    f"oz.Bad: {name}={value!r} is of type {type(value).__name__}",
+                    remedy=f"Give {' or '.join(each.__name__ for each in kinds)}.",
                 )
         if isinstance(self.error, ErrorInfo):
             try:

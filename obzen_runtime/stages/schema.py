@@ -169,7 +169,7 @@ def _split(
     try:
         taken = inspect.signature(handler).parameters.values()
     except (TypeError, ValueError) as error:  # a class written in C
-        raise UsageError(f"nobody can say what {name!r} takes", remedy="Write a function around it, with annotations.") from error
+        raise UsageError(f"the parameters of {name!r} cannot be read", remedy="Wrap it in a function with annotations.") from error
     for each in taken:
         if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
             raise UsageError(f"handler {name!r} takes *{each.name}: its parameters must be named one by one")
@@ -193,7 +193,7 @@ def hints_of(handler: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(handler, include_extras=True)
     except (SyntaxError, AttributeError) as error:
         name = getattr(handler, "__name__", handler)
-        raise UsageError(f"handler {name!r} has an annotation that is none: {error}", remedy="Annotate it with types.") from error
+        raise UsageError(f"handler {name!r} has an annotation that cannot be read: {error}", remedy="Annotate it with types.") from error
     except TypeError as error:
         raise UsageError(f"{handler!r} is not a function", remedy="Decorate a function defined with def.") from error
     except NameError as error:  # a class defined inside a function, named in a postponed annotation

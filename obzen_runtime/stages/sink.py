@@ -105,7 +105,7 @@ def _describe(function: Any, options: dict[str, Any]) -> Sink:
         raise UsageError(f"sink {function.__name__} has no write method", remedy="Give it `def write(self, event: T) -> None`.")
     written = function.write if is_class else function
     if inspect.isgeneratorfunction(written) or inspect.isasyncgenfunction(written):
-        raise UsageError(f"sink {function.__name__} is a generator, which nobody asks for what it yields", remedy="Take its yield away.")
+        raise UsageError(f"sink {function.__name__} is a generator, and nobody asks a sink for what it yields", remedy="Remove the yield.")
     called = _unbound(function, "write") if is_class else function
     checked, signature = handling(called, options, events=1, kind=Delivering)
     assert isinstance(checked, Delivering)
@@ -157,6 +157,8 @@ class SinkStage(Doubting):
     machine = SINK
     limit = 256
     gives = False
+    _proved = False
+    """What its handler returns was looked at once."""
     origins: tuple[tuple[str, dict[str, int]], ...] = ()
     """The runs this one was forked from, the oldest first, each with the next ordinal of every stage at the fork."""
 
@@ -406,11 +408,8 @@ class SinkStage(Doubting):
             self._proved = True
         super()._finish_step(entry, calls)
 
-    _proved = False
-    """What its handler gives back was looked at once."""
-
     def _check_delivered(self, returned: Sequence[Any]) -> None:
-        """A handler that gives a coroutine back has delivered nothing: who wraps an async function often makes a plain one of it."""
+        """A handler that returns a coroutine has delivered nothing: wrapping an async function often makes it a plain one."""
         waiting = [each for each in returned if inspect.isawaitable(each)]
         for each in filter(inspect.iscoroutine, waiting):
             each.close()
@@ -425,15 +424,8 @@ class SinkStage(Doubting):
         # What a transaction stores must not share a step with an event that failed: the letter of that one is written
         # with the receipt only, and a crash between the two would lose it. So it is tried again, alone.
         if self.delivery == "transactional" and not self.failures:
-            return True
+            return self._tries_again(error) or True
         return super()._holds(error)
-
-    def _hold(self, error: BaseException) -> None:
-        if self.options.retry is not None:
-            super()._hold(error)
-            return
-        self.failures += 1
-        self.not_before = self.clock.monotonic()
 
     # -- durability and receipts ----------------------------------------------------------------
 

@@ -97,11 +97,12 @@ def stateful(*, key: Callable[[Any], Hashable], emit: Emit, on_error: OnError = 
         given = read_handler(_method(described, "emit"), events=2, context=Context)
         if any(each.asynchronous or each.context or each.many for each in (folded, given)):
             raise UsageError(
-                f"{described.__name__}.fold and .emit are plain methods that take no context and yield nothing: they only compute"
+                f"{described.__name__}: fold or emit is async, takes a context or yields",
+                remedy="They only compute: make them plain methods.",
             )
         if given.parameters:
             raise UsageError(
-                f"{described.__name__}.emit has the parameter {next(iter(given.parameters))!r}", remedy="Only fold may have any."
+                f"{described.__name__}.emit has the parameter {next(iter(given.parameters))!r}", remedy="Give it to fold: emit takes none."
             )
         signature = folded._replace(inputs=(folded.inputs[1],), outputs=given.outputs, optional=given.optional)
         return Stateful(described.__name__, state, signature=signature, key=key, emission=emit, on_error=on_error)

@@ -108,7 +108,7 @@ def given(event: int) -> int:
         (lambda: oz.transform(retry=3)(given), r"given: retry=3: give an oz.Retry"),
         (lambda: oz.sink(executor=4)(given), r"given: executor=4: give oz.threads\(n\)"),
         (lambda: oz.fold(0, emit=oz.each), r"emit=<function each .* Write oz.at_end\(\), oz.each\(\) or oz.every\(n\)"),
-        (lambda: oz.stateful(key=abs, emit="end"), "emit='end' is not when to give"),
+        (lambda: oz.stateful(key=abs, emit="end"), "emit='end' does not say when to give"),
         (lambda: oz.stateful(key="id", emit=oz.each()), "key='id' is not a function. Write key=lambda event"),
         (lambda: oz.top(3, by=None), "by=None is not a function"),
         (lambda: oz.join(stream_key=None, reference_key=abs), "stream_key=None is not a function"),

@@ -242,7 +242,7 @@ def test_a_context_that_would_not_be_given_is_refused_with_the_fix():
 
 @pytest.mark.parametrize("kind", [int, str])
 def test_a_class_written_in_c_is_refused(kind):
-    with pytest.raises(UsageError, match="Write a function around it"):
+    with pytest.raises(UsageError, match="Wrap it in a function"):
         oz.transform(kind)
 
 

@@ -564,10 +564,10 @@ def test_what_a_state_class_has_and_nobody_would_call_is_refused():
     for more, said in [
         ({"__init__": begin}, r"Tally.__init__ would not be called. State begins with the defaults"),
         ({"__post_init__": begin}, r"Tally.__post_init__ would not be called"),
-        ({"emit": yields}, "yield nothing"),
-        ({"fold": yields}, "yield nothing"),
+        ({"emit": yields}, "or yields"),
+        ({"fold": yields}, "or yields"),
         ({"emit": waits}, "plain methods"),
-        ({"emit": scaled}, "Tally.emit has the parameter 'by'. Only fold may have any"),
+        ({"emit": scaled}, "Tally.emit has the parameter 'by'. Give it to fold"),
     ]:
         with pytest.raises(UsageError, match=said):
             keyed(described(**more))
