@@ -424,7 +424,8 @@ class SinkStage(Doubting):
         # What a transaction stores must not share a step with an event that failed: the letter of that one is written
         # with the receipt only, and a crash between the two would lose it. So it is tried again, alone.
         if self.delivery == "transactional" and not self.failures:
-            return self._tries_again(error) or True
+            self._tries_again(error)
+            return True
         return super()._holds(error)
 
     # -- durability and receipts ----------------------------------------------------------------

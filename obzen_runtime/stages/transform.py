@@ -265,7 +265,7 @@ class Handled(Stage):
             if made.dead:
                 self.log.letters.check_flood()
         if calls.held is not None and self._failing is None:
-            self._hold(calls.held)
+            self._hold()
 
     def _judge(self, error: BaseException) -> ErrorInfo | None:
         """An event's failure under the stage's policy: a letter's error, or None to skip."""
@@ -296,24 +296,28 @@ class Handled(Stage):
             return True
         return False
 
-    def _tries_again(self, error: BaseException) -> bool:
-        if self.options.retry is None:
-            return False
-        now = self.clock.monotonic()
-        elapsed = now - self.first_failed if self.failures else 0.0
-        chance = self.log.ground.seams.entropy.uniform(0.0, 1.0)
-        return self.options.retry.delay(self.failures + 1, classify(error), elapsed=elapsed, chance=chance) is not None
+    _delay: float | None = None
+    """Seconds until the event at hand is tried again."""
 
-    def _hold(self, error: BaseException) -> None:
-        assert self.options.retry is not None
+    def _tries_again(self, error: BaseException) -> bool:
         now = self.clock.monotonic()
         if not self.failures:
             self.first_failed = now
+        self._delay = self._delay_of(error, self.failures + 1, now - self.first_failed)
+        return self._delay is not None
+
+    def _delay_of(self, error: BaseException, failures: int, elapsed: float) -> float | None:
+        """Seconds after which an event is tried again that failed so often, `elapsed` seconds after the first time; None: it is not."""
+        if self.options.retry is None:
+            return None
+        chance = self.log.ground.seams.entropy.uniform(0.0, 1.0)
+        return self.options.retry.delay(failures, classify(error), elapsed=elapsed, chance=chance)
+
+    def _hold(self) -> None:
+        """The event at hand is tried again, after its delay."""
         self.failures += 1
         self.counters.errors += 1
-        chance = self.log.ground.seams.entropy.uniform(0.0, 1.0)
-        wait = self.options.retry.delay(self.failures, classify(error), elapsed=now - self.first_failed, chance=chance)
-        self.not_before = now + (wait or 0.0)
+        self.not_before = self.clock.monotonic() + (self._delay or 0.0)
 
     async def _wait_to_retry(self) -> Directive:
         """Hold this event's lane until its time has come; a command cuts the wait short and is heard first."""
@@ -406,15 +410,11 @@ class Handled(Stage):
 
     def _retries(self, lanes: Lanes, slot: Slot, error: Exception) -> bool:
         """Whether the slot's event is tried again; its lane waits, the others work on."""
-        retry = self.options.retry
-        if retry is None:
-            return False
         now = self.clock.monotonic()
         if not slot.failures:
             slot.first_failed = now
         slot.failures += 1
-        chance = self.log.ground.seams.entropy.uniform(0.0, 1.0)
-        wait = retry.delay(slot.failures, classify(error), elapsed=now - slot.first_failed, chance=chance)
+        wait = self._delay_of(error, slot.failures, now - slot.first_failed)
         if wait is None:
             return False
         self.counters.errors += 1
