@@ -2,6 +2,7 @@
 
 from obzen_runtime.stages.codec import LATEST, Codec, difference, schema_fingerprint
 from obzen_runtime.stages.context import Context, Event
+from obzen_runtime.stages.crossing import payload_problem, same_class
 from obzen_runtime.stages.delivery import Delivery
 from obzen_runtime.stages.edge import Edge, Entry, Inbox, Place, Window
 from obzen_runtime.stages.emit import AtEnd, Each, Emit, Every, at_end, each, every
@@ -28,7 +29,7 @@ from obzen_runtime.stages.node import Handling, Link, Node, OnError, Path, Port,
 from obzen_runtime.stages.outside import refused_by, refusing
 from obzen_runtime.stages.recollect import Recollects
 from obzen_runtime.stages.redo import Catcher, Redone, StoppedClock, finished, leftover, redo, take_over
-from obzen_runtime.stages.schema import MISSING, Copied, Declared, Parameter, Signature, copied, payload_problem, same_class
+from obzen_runtime.stages.schema import MISSING, Copied, Declared, Parameter, Signature, copied
 from obzen_runtime.stages.shared import DEAD_LETTERS, Counters, Letters, Log
 from obzen_runtime.stages.sink import Sink, SinkStage, sink
 from obzen_runtime.stages.snapshots import Keeper, stands_on

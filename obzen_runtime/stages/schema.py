@@ -1,26 +1,12 @@
-"""A handler's annotations are its schema: read once, when it is described, and checked when the flow is built.
-
-What crosses an edge must survive the codec, because a restart, a resume and a replay read it back. So payloads are
-values: numbers, text, bytes, enums, dates in UTC, tuples, frozen structs and frozen dataclasses of these. Mutable
-ones are accepted under `Annotated[T, copied]`: consumers then get decoded copies, never the producer's object.
-"""
+"""A handler's annotations are its schema: read once, when it is described, and checked when the flow is built."""
 
 import contextlib
-import dataclasses
-import datetime
-import decimal
-import enum
 import inspect
-import itertools
 import re
 import types
 import typing
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final, NamedTuple, TypeVar, Union
-
-import msgspec
-import msgspec.inspect
 
 from obzen_runtime.kernel import UsageError
 from obzen_runtime.stages.items import At
@@ -34,9 +20,9 @@ __all__ = [
     "copied",
     "declare",
     "hints_of",
-    "payload_problem",
     "read_handler",
-    "same_class",
+    "renamed",
+    "text_of",
 ]
 
 T = TypeVar("T")
@@ -69,9 +55,7 @@ class Declared(NamedTuple):
     @property
     def text(self) -> str:
         """How the type is called in messages."""
-        if isinstance(self.annotation, type | typing.NewType) and not typing.get_args(self.annotation):
-            return self.annotation.__name__
-        return _MODULES.sub("", str(self.annotation))
+        return text_of(self.annotation)
 
 
 class Parameter(NamedTuple):
@@ -99,20 +83,6 @@ class Signature(NamedTuple):
     parameters: Mapping[str, Parameter]
 
 
-_SCALARS = (
-    int,
-    float,
-    bool,
-    str,
-    bytes,
-    type(None),
-    uuid.UUID,
-    decimal.Decimal,
-    datetime.datetime,
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-)
 _ASYNC_STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator)
 _STREAMS = (Iterator, Iterable, Generator, *_ASYNC_STREAMS)
 _MODULES = re.compile(r"(?:[A-Za-z_<][\w<>]*\.)+(?=[A-Za-z_])")
@@ -268,8 +238,15 @@ def _literals(annotation: Any) -> Any:
     return Union[tuple(None if kind is type(None) else typing.Literal[tuple(some)] for kind, some in values.items())]  # noqa: UP007
 
 
+def text_of(annotation: Any) -> str:
+    """How a type is called in messages: as it was written, without modules."""
+    if isinstance(annotation, type | typing.NewType) and not typing.get_args(annotation):
+        return annotation.__name__
+    return _MODULES.sub("", str(annotation))
+
+
 def _origin(annotation: Any) -> type:
-    annotation = _renamed(annotation)
+    annotation = renamed(annotation)
     if typing.get_origin(annotation) is Annotated:
         return _origin(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) is typing.Literal:
@@ -281,98 +258,8 @@ def _origin(annotation: Any) -> type:
     return origin if isinstance(origin, type) and not nothing_said else object
 
 
-def payload_problem(declared: Declared) -> str | None:
-    """Why a declared type cannot cross an edge, with the fix; None when it can."""
-    text, annotation = declared.text, declared.annotation
-    try:
-        msgspec.msgpack.Decoder(list[annotation])  # type: ignore[valid-type]
-        foreign = _foreign(msgspec.inspect.type_info(annotation))
-    except Exception as error:  # msgspec refuses what it cannot decode in several ways
-        return f"{text} cannot cross an edge: {error}"
-    if foreign:
-        return f"{text} cannot cross an edge: the log cannot hold {foreign}; put what is in it into a frozen struct"
-    if not declared.copied and (why := _mutable(annotation, frozenset())):
-        return f"{text} cannot cross an edge: {why}; use what cannot (a frozen struct, a tuple), or declare it as oz.Copied[{text}]"
-    return None
-
-
-def same_class(declared: Sequence[Declared]) -> tuple[Declared, Declared] | None:
-    """Two declared types whose events are of one class, so that nobody could say which of them an event is."""
-    for one, other in itertools.combinations(declared, 2):
-        if one.origin is other.origin and _renamed(one.annotation) != _renamed(other.annotation):
-            return one, other
-    return None
-
-
-def _renamed(annotation: Any) -> Any:
+def renamed(annotation: Any) -> Any:
+    """The type that a NewType is another name of, or what is no NewType."""
     while isinstance(annotation, typing.NewType):
         annotation = annotation.__supertype__
     return annotation
-
-
-def _foreign(info: msgspec.inspect.Type) -> str:
-    """A class inside a type that msgspec does not know; empty when there is none."""
-    waiting: list[Any] = [info]
-    seen: set[int] = set()
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, msgspec.inspect.CustomType):
-            return part.cls.__name__
-        if isinstance(part, tuple):
-            waiting.extend(part)
-        elif isinstance(part, msgspec.inspect.Type | msgspec.inspect.Field) and id(part) not in seen:
-            seen.add(id(part))
-            waiting.extend(getattr(part, name) for name in part.__struct_fields__ if name != "default")
-    return ""
-
-
-def _mutable(annotation: Any, seen: frozenset[Any]) -> str | None:
-    """What in a type can change or is unknown, or None."""
-    annotation = _renamed(annotation)
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Annotated:
-        return None if any(extra is copied for extra in arguments[1:]) else _mutable(arguments[0], seen)
-    if origin is typing.Literal:
-        return None
-    if origin in (Union, types.UnionType):
-        return next(filter(None, (_mutable(member, seen) for member in arguments)), None)
-    if origin is tuple or annotation is tuple:
-        if annotation in (tuple, typing.Tuple):  # noqa: UP006 - the bare old name
-            return "a bare tuple may hold what can change"
-        return next(filter(None, (_mutable(member, seen) for member in arguments if member is not ...)), None)
-    plain = origin or annotation
-    if isinstance(plain, TypeVar) or plain is Any:
-        return f"{_MODULES.sub('', str(annotation))} may be what can change"
-    if not isinstance(plain, type):
-        return f"{_MODULES.sub('', str(annotation))} is not a plain type"
-    return None if annotation in seen else _mutable_class(plain, arguments, seen | {annotation})
-
-
-def _mutable_class(plain: type, arguments: tuple[Any, ...], seen: frozenset[Any]) -> str | None:
-    if plain in _SCALARS or issubclass(plain, enum.Enum):
-        return None
-    if issubclass(plain, msgspec.Struct):
-        if not plain.__struct_config__.frozen:
-            return f"{plain.__name__} is a struct that can change"
-    elif dataclasses.is_dataclass(plain):
-        if not plain.__dataclass_params__.frozen:  # type: ignore[attr-defined]
-            return f"{plain.__name__} is a dataclass that can change"
-    elif issubclass(plain, frozenset):
-        return "the order in a frozenset can change from one process to the next"
-    elif not (issubclass(plain, tuple) and hasattr(plain, "_fields")):
-        return f"{plain.__name__} can change"
-    given = dict(zip(getattr(plain, "__parameters__", ()), arguments, strict=False))
-    for field, kind in typing.get_type_hints(plain, include_extras=True).items():
-        if typing.get_origin(kind) is typing.ClassVar:
-            continue
-        if why := _mutable(_filled(kind, given), seen):
-            return f"{plain.__name__}.{field}: {why}"
-    return None
-
-
-def _filled(kind: Any, given: Mapping[Any, Any]) -> Any:
-    """The annotation of a generic class's field, with its type variables replaced by what is given for them."""
-    if isinstance(kind, TypeVar):
-        return given.get(kind, kind)
-    open_ = () if isinstance(kind, type) else getattr(kind, "__parameters__", ())
-    return kind[tuple(given.get(each, each) for each in open_)] if open_ else kind
