@@ -8,12 +8,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import obzen_runtime as oz
 from obzen_runtime.events import ActorCompleted, ActorStalled, Block, RunCancelled, RunCompleted, RunStarted
 from obzen_runtime.host import Handle, Opening, execute
-from obzen_runtime.journal import RunDirectory, SegmentReader
+from obzen_runtime.journal import Retention, RunDirectory, SegmentReader
 from obzen_runtime.kernel import JournalLocked, Seams, SystemFiles, UsageError
 from tests.flow.kit import Seen, Valve, forever, ints, same, total, until
 
@@ -559,3 +560,21 @@ def test_what_is_no_journal_is_told_so(wrong):
         oz.replay(flow, 5)
     with pytest.raises(UsageError, match="a flow is wanted"):
         oz.replay("f", "run")
+
+
+@pytest.mark.parametrize(
+    ("endless", "said", "kept"),
+    [
+        (True, None, Retention(size=10 << 30)),
+        (True, "all", Retention()),
+        (True, "7d", Retention(seconds=7 * 86_400)),
+        (False, None, Retention()),
+    ],
+)
+def test_an_endless_source_keeps_ten_gibibytes_unless_told_otherwise(endless, said, kept, tmp_path):
+    @oz.source(endless=endless)
+    def s() -> Iterator[int]:
+        yield 1
+
+    report = oz.run(oz.Flow("f", s >> Seen().sink()), journal=tmp_path, retention=said)
+    assert msgspec.convert(RunDirectory(Path(report.directory)).read_manifest().options["retention"], Retention) == kept

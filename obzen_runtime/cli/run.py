@@ -29,7 +29,7 @@ _TOLD_ANYWAY = ("flow failed", "actor aborted")
 KeepOption = Annotated[
     str | None,
     typer.Option(
-        "--retention", metavar="AGE,SIZE", help="How much of its past the journal keeps, such as 7d, 10GiB or both; default: all."
+        "--retention", metavar="AGE,SIZE", help="How much of its past the journal keeps, such as 7d, 10GiB or both; default: all, 10GiB with an endless source."
     ),
 ]
 MostOption = Annotated[

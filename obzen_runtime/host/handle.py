@@ -232,7 +232,8 @@ def start(
 
     `journal` is the directory that holds run directories, or a journal of your own; `durability` is `os` (default),
     `fsync` or `interval(ms)`. With the `run_id` of an earlier run that one is resumed. `retention` says how much of
-    its past the journal keeps: `all`, an age such as `7d`, a size such as `10GiB`, or both with a comma. With `manual`
+    its past the journal keeps: `all`, an age such as `7d`, a size such as `10GiB` (the default where a source is
+    endless), or both with a comma. With `manual`
     sources wait for `handle.start()`. No signal handler is installed and no global setting is changed.
     """
     return Handle(flow, Opening(journal, durability, run_id, manual=manual, retention=retention))

@@ -28,7 +28,7 @@ from obzen_runtime.journal import (
     retention_from,
 )
 from obzen_runtime.kernel import RUN_ID, IoFailed, JournalLocked, RunId, Seams, UsageError, new_run_id, versions
-from obzen_runtime.stages import code_fingerprint, schema_fingerprint, versions_of
+from obzen_runtime.stages import Source, code_fingerprint, schema_fingerprint, versions_of
 
 __all__ = ["LOADING", "Kept", "Opened", "Opening", "Origin", "open_run", "parameters_of"]
 
@@ -37,6 +37,7 @@ LOADING: ContextVar[str] = ContextVar("LOADING", default="")
 
 _SEGMENT = 64 * 1024 * 1024
 _LEAST = 64 * 1024
+_ENDLESS = "10GiB"
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +66,7 @@ class Opening:
     origin: Origin | None = None
     owns_process: bool = False
     retention: str | Retention | None = None
-    """How much of its past the journal keeps, as `retention_from` reads it; None: what it was started with, or `all`."""
+    """How much of its past the journal keeps, as `retention_from` reads it; None: what it was started with, or `all`; 10 GiB with an endless source."""
     max_bytes: int | None = None
     """Bytes of journal at which the run suspends."""
     seams: Seams = field(default_factory=Seams)
@@ -159,7 +160,8 @@ def _new(flow: Flow, base: Path, opening: Opening, level: Level) -> Kept:
         raise IoFailed(
             f"the run directory {base / name} cannot be made: {error.strerror}", remedy="Choose a directory you may write with --journal."
         ) from error
-    retention = retention_from(opening.retention or "all")
+    endless = any(isinstance(node, Source) and node.endless for node in flow.topology.nodes.values())
+    retention = retention_from(opening.retention or (_ENDLESS if endless else "all"))
     manifest = _manifest(flow, name, level, opening.origin or _origin(flow), opening.seams.clock.wall_ms())
     manifest.options["retention"] = msgspec.to_builtins(retention)
     return Kept(place, manifest, new=True)

@@ -73,6 +73,7 @@ class Source(Node):
     thread: bool = False
     repeatable: bool = True
     ack: Ack | None = None
+    endless: bool = False
     seek: str = ""
     """The parameter that takes an offset; empty when the source cannot seek."""
     kind: ClassVar[str] = "source"
@@ -85,8 +86,18 @@ class Source(Node):
 @overload
 def source(handler: Callable[..., Any], /) -> Source: ...
 @overload
-def source(*, thread: bool = False, repeatable: bool = True, ack: Ack | None = None) -> Callable[[Callable[..., Any]], Source]: ...
-def source(handler: Callable[..., Any] | None = None, /, *, thread: bool = False, repeatable: bool = True, ack: Ack | None = None) -> Any:
+def source(
+    *, thread: bool = False, repeatable: bool = True, ack: Ack | None = None, endless: bool = False
+) -> Callable[[Callable[..., Any]], Source]: ...
+def source(
+    handler: Callable[..., Any] | None = None,
+    /,
+    *,
+    thread: bool = False,
+    repeatable: bool = True,
+    ack: Ack | None = None,
+    endless: bool = False,
+) -> Any:
     """Describe a generator (plain or async) as a source: annotate it `-> Iterator[T]` or `-> AsyncIterator[T]`.
 
     With `T | None` a None is dropped. A plain generator is pulled on the loop while that is quick; one whose pulls take
@@ -99,6 +110,8 @@ def source(handler: Callable[..., Any] | None = None, /, *, thread: bool = False
     `ack` is an `async def ack(offset)`, called once the items up to that `At` are kept at the journal's durability: one
     call at a time, at most one for a block, with the newest offset, and again with the last one when the run is resumed.
     What it raises fails the source, but for `Transient`: then the next offset stands for both.
+
+    `endless=True` says that it does not end by itself: a run of it keeps 10 GiB of its log, unless told otherwise.
     """
 
     def make(function: Callable[..., Any]) -> Source:
@@ -116,7 +129,7 @@ def source(handler: Callable[..., Any] | None = None, /, *, thread: bool = False
         parameters = {name: each for name, each in signature.parameters.items() if each.annotation is not Progress and name != seek}
         outputs = tuple(each for each in signature.outputs or () if each.origin is not Bad)
         described = Source(function.__name__, function, signature=signature._replace(parameters=parameters, outputs=outputs))
-        return dataclasses.replace(described, thread=thread, repeatable=repeatable, ack=ack, seek=seek)
+        return dataclasses.replace(described, thread=thread, repeatable=repeatable, ack=ack, endless=endless, seek=seek)
 
     return make if handler is None else make(handler)
 
