@@ -29,7 +29,9 @@ _TOLD_ANYWAY = ("flow failed", "actor aborted")
 KeepOption = Annotated[
     str | None,
     typer.Option(
-        "--retention", metavar="AGE,SIZE", help="How much of its past the journal keeps, such as 7d, 10GiB or both; default: all, 10GiB with an endless source."
+        "--retention",
+        metavar="AGE,SIZE",
+        help="What of its past the journal keeps, such as 7d, 10GiB or both; default: all, with an endless source 10GiB.",
     ),
 ]
 MostOption = Annotated[

@@ -66,7 +66,10 @@ class Opening:
     origin: Origin | None = None
     owns_process: bool = False
     retention: str | Retention | None = None
-    """How much of its past the journal keeps, as `retention_from` reads it; None: what it was started with, or `all`; 10 GiB with an endless source."""
+    """How much of its past the journal keeps, as `retention_from` reads it.
+
+    None: what it was started with; a new run keeps all, or 10 GiB where a source is endless.
+    """
     max_bytes: int | None = None
     """Bytes of journal at which the run suspends."""
     seams: Seams = field(default_factory=Seams)
