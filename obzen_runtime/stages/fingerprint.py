@@ -1,11 +1,10 @@
 """Whether a stage's code is still the same: a hash that a run keeps in its manifest.
 
 It covers the bytecode of the stage's functions, of those they wrap or close over, and of the module functions they
-name, their defaults and what state begins with, not comments, docstrings or line numbers. Bytecode
-differs between Python versions; the manifest names the version.
+name, their defaults and what state begins with, not comments, docstrings or line numbers. Bytecode differs between
+Python versions; the manifest names the version.
 """
 
-import contextlib
 import decimal
 import dis
 import functools
@@ -16,9 +15,9 @@ from typing import Any
 import msgspec
 
 from obzen_runtime.stages.node import Node
+from obzen_runtime.stages.schema import closure_of
 
 __all__ = ["code_fingerprint"]
-
 
 _CONSTANT = frozenset(dis.hasconst)
 """Instructions that load a constant, by its number."""
@@ -50,7 +49,7 @@ def _add(digest: Any, value: Any, seen: set[int]) -> None:
             found = value.__globals__.get(named)
             if isinstance(found, types.FunctionType) and found.__module__ == value.__module__:
                 _add(digest, found, seen)
-        for held in _enclosed(value):
+        for held in closure_of(value).values():
             if callable(held) and not isinstance(held, type):
                 _add(digest, held, seen)
     elif isinstance(value, type):
@@ -91,15 +90,6 @@ def _parts(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [part for item in value.items() for part in item]
     return list(value)
-
-
-def _enclosed(function: types.FunctionType) -> list[Any]:
-    """What a function uses of the functions around it, such as what a decorator wraps."""
-    found = []
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # not assigned yet
-            found.append(cell.cell_contents)
-    return found
 
 
 def _functions(member: object) -> list[types.FunctionType]:

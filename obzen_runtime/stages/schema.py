@@ -17,6 +17,7 @@ __all__ = [
     "Declared",
     "Parameter",
     "Signature",
+    "closure_of",
     "copied",
     "declare",
     "hints_of",
@@ -168,7 +169,7 @@ def hints_of(handler: Callable[..., Any]) -> dict[str, Any]:
         raise UsageError(f"{handler!r} is not a function", remedy="Decorate a function defined with def.") from error
     except NameError as error:  # a class defined inside a function, named in a postponed annotation
         try:
-            return typing.get_type_hints(handler, localns=_enclosing(handler), include_extras=True)
+            return typing.get_type_hints(handler, localns=closure_of(handler), include_extras=True)
         except NameError:
             raise UsageError(
                 f"handler {getattr(handler, '__name__', handler)!r}: annotation {error.name!r} cannot be found",
@@ -176,8 +177,8 @@ def hints_of(handler: Callable[..., Any]) -> dict[str, Any]:
             ) from error
 
 
-def _enclosing(handler: Callable[..., Any]) -> dict[str, Any]:
-    """What the function uses of the functions around it."""
+def closure_of(handler: Callable[..., Any]) -> dict[str, Any]:
+    """What a function uses of the functions around it, such as what a decorator wraps."""
     found: dict[str, Any] = {}
     names = handler.__code__.co_freevars if inspect.isfunction(handler) else ()
     for name, cell in zip(names, getattr(handler, "__closure__", None) or (), strict=False):
