@@ -20,6 +20,7 @@ from obzen_runtime.events import (
     ActorCompleted,
     Block,
     DeadLetter,
+    DeliveryResolved,
     Dropped,
     End,
     Loss,
@@ -65,7 +66,7 @@ __all__ = ["NEEDED", "Reads", "Replay", "incomplete"]
 _WINDOW = Window(events=1 << 40, size=16 * 1024 * 1024)
 _ENDS = (RunCompleted, RunFailed, RunCancelled)
 NEEDED: frozenset[type[Record]] = frozenset(
-    {ActorCompleted, Block, DeadLetter, Dropped, Loss, Receipt, RunForked, RunResumed, RunStarted, *_ENDS}
+    {ActorCompleted, Block, DeadLetter, DeliveryResolved, Dropped, Loss, Receipt, RunForked, RunResumed, RunStarted, *_ENDS}
 )
 """The kinds of records that a replay reads."""
 
@@ -93,10 +94,10 @@ class _Work:
     diverged: bool = False
     passive: bool = False
     """Its events are taken as they stand: a source, the dead letters."""
-    taken: int = 0
-    """Of a sink."""
     next: dict[str, int] = field(default_factory=dict)
     """Of a sink, the next ordinal by upstream."""
+    decided: set[tuple[str, int]] = field(default_factory=set)
+    """Of a sink, deliveries in doubt that somebody decided about: each may have a receipt of its own behind the others."""
 
 
 class Replay:
@@ -150,6 +151,8 @@ class Replay:
                 self._pending = position, record
             case Receipt():
                 self._received(position, record)
+            case DeliveryResolved(stage, _, upstream, event, outcome) if outcome != "doubted":
+                self.works[stage].decided.add((upstream, event))
             case RunStarted():
                 self._started(record)
             case RunResumed():
@@ -177,7 +180,7 @@ class Replay:
         work.recorded += block.count
         if work.passive:
             work.replayed += block.count
-            self._passed(work, block)
+            self._passed(work, position, block)
         elif not work.diverged:
             await self._again(work, position, block, letters)
         self._offer(work, position, block)
@@ -193,12 +196,12 @@ class Replay:
             work.stage.ends = natural
             work.stage.ended = len(natural)
 
-    def _passed(self, work: _Work, block: Block) -> None:
+    def _passed(self, work: _Work, position: int, block: Block) -> None:
         if work.stage.written != block.base and self.verify:
             found = Found(
                 what="position", event=f"{block.stage}@{block.base}", recorded=f"base {block.base}", replayed=f"base {work.stage.written}"
             )
-            self._differs(work, 0, found)
+            self._differs(work, position, found)
         work.stage.written = block.base + block.count
 
     def _offer(self, work: _Work, position: int, block: Block) -> None:
@@ -252,7 +255,7 @@ class Replay:
         if self.verify:
             error = again.error
             if error is not None:
-                self._differs(work, position, _broken(block, error), block, given)
+                self._differs(work, position, _broken(block, error, again.offset), block, given)
             elif (found := compare(stage.codec, block, letters, again.records)) is not None:
                 self._differs(work, position, found, block, given)
         if not work.diverged:
@@ -307,24 +310,15 @@ class Replay:
         work.steps += 1
         if work.diverged:
             return
-        routed = {edge.source: edge.routed is not None for edge in work.stage.inputs}
         for each in receipt.inputs:
-            match each:
-                case Slice(upstream, start, stop):
-                    before = work.next.get(upstream, 0)
-                    wrong = start < before if routed.get(upstream) else start != before
-                    if (wrong or stop < start or upstream not in routed) and self.verify:
-                        found = Found(
-                            what="position",
-                            event=f"{upstream}@{start}",
-                            recorded=f"a receipt for {upstream}@{start} to @{stop - 1}",
-                            replayed=f"{upstream}@{before} is next",
-                        )
-                        self._differs(work, position, found)
-                        return
-                    work.next[upstream] = stop
-                case End(upstream, kind):
-                    work.stage.ends[upstream] = kind
+            if isinstance(each, Slice | End):
+                due = work.next.get(each.upstream, 0)
+                told = _taken(work, each, due)
+                if told and self.verify:
+                    event = f"{each.upstream}@{due}"
+                    found = Found(what="position", event=event, recorded=f"a receipt for {told}", replayed=f"{event} is next")
+                    self._differs(work, position, found)
+                    return
 
     def _ended(self, position: int, record: ActorCompleted, work: _Work) -> None:
         """Whether a stage that had finished had nothing left to do."""
@@ -392,6 +386,23 @@ def _unheard() -> None:
     """Nobody keeps checkpoints of a replay."""
 
 
+def _taken(work: _Work, taken: Slice | End, due: int) -> str:
+    """A sink took this, and `due` is the event it comes to next; returns what it took where that does not follow."""
+    upstream = taken.upstream
+    some = upstream == DEAD_LETTERS or any(edge.source == upstream and edge.routed is not None for edge in work.stage.inputs)
+    if isinstance(taken, End):
+        work.stage.ends[upstream] = taken.end
+        follows = some or taken.end != "natural" or taken.total == due
+        return "" if follows else f"the end of {upstream} at @{taken.total}"
+    settled = {each for each in work.decided if each[0] == upstream and taken.start <= each[1] < taken.stop}
+    work.decided -= settled
+    if settled and taken.stop == taken.start + 1 <= due:
+        return ""
+    work.next[upstream] = taken.stop
+    follows = taken.start >= due if some else taken.start == due
+    return "" if follows else f"{upstream}@{taken.start} to @{taken.stop - 1}"
+
+
 def _head(stage: Stage, block: Block) -> Entry | None:
     """The entry that a step takes from."""
     upstream = next((each.upstream for each in block.inputs if isinstance(each, Slice)), None)
@@ -417,13 +428,13 @@ def _origin(block: Block | None, found: Found, entry: Entry | None) -> tuple[str
     return f"{taken.upstream}@{ordinal}", value
 
 
-def _broken(block: Block, error: ErrorInfo) -> Found:
+def _broken(block: Block, error: ErrorInfo, offset: int | None) -> Found:
     return Found(
         what="crash",
         event=f"{block.stage}@{block.base}",
         recorded=f"a step of {block.count} events",
         replayed=shown_error(error.type or error.code, error.message),
-        offset=0 if any(isinstance(each, Slice) and each.stop > each.start for each in block.inputs) else None,
+        offset=offset,
     )
 
 

@@ -92,6 +92,16 @@ class Redone(NamedTuple):
     records: list[Record]
     error: ErrorInfo | None = None
     """The stage broke before it wrote anything."""
+    offset: int | None = None
+    """Of the input it broke at, where that is known."""
+
+
+class _BrokeAt(Crashed):
+    """A handler broke its stage at the input of this offset."""
+
+    def __init__(self, error: BaseException, offset: int) -> None:
+        super().__init__(error)
+        self.offset = offset
 
 
 def take_over(stage: Stage) -> None:
@@ -113,7 +123,8 @@ async def redo(stage: Stage, record: Block, letters: Sequence[DeadLetter]) -> Re
         with refusing(stage.name):
             await _do(stage, record, letters, ground)
     except (Crashed, Failed) as broken:
-        return Redone(catcher.take(), None if catcher.caught else broken.error)
+        wrote = bool(catcher.caught)
+        return Redone(catcher.take(), None if wrote else broken.error, broken.offset if isinstance(broken, _BrokeAt) else None)
     except Exception as error:
         return Redone(catcher.take(), classify(error))
     return Redone(catcher.take())
@@ -228,7 +239,8 @@ class _Again:
         else:
             self._plain()
         if calls.crash is not None:
-            raise Crashed(calls.crash)
+            entry = self.entry
+            raise _BrokeAt(calls.crash, entry.ordinal(entry.done + calls.taken) - entry.ordinal(entry.done))
         made = calls.made(stage._judge, flatten=call.many, outputs=stage.gives)  # noqa: SLF001 - what the worker itself does in a step
         stage.live = calls.live
         stage.commit(self.entry, made)

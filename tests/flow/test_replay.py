@@ -7,10 +7,10 @@ from typing import Annotated
 import pytest
 
 import obzen_runtime as oz
-from obzen_runtime.events import ActorRestarted
+from obzen_runtime.events import ActorRestarted, DeliveryResolved
 from obzen_runtime.flow import Cancel, StopFlow, replay
-from tests.flow.kit import Seen, crashing, ints
-from tests.flow.replaying import proved, recorded, summed
+from tests.flow.kit import Mortal, Seen, crashing, ints
+from tests.flow.replaying import plain, proved, recorded, summed
 from tests.flow.test_random_graphs import Graph, disturbance
 
 
@@ -203,6 +203,44 @@ def test_restarts_inside_a_run_do_not_disturb():
     assert len(played.of(ActorRestarted)) == 2
     fresh = oz.Flow("f", ints(500) >> crashing(300, times=1) >> summed >> Seen().sink(), window=oz.Window(events=20))
     assert replay(fresh, journal).certified, "a break that the run got over is got over again"
+
+
+@pytest.mark.parametrize("outcome", ["delivered", "deliver", "dead"])
+@pytest.mark.parametrize("drained", [True, False])
+def test_what_was_decided_about_a_delivery_in_doubt_replays_with_no_difference(outcome, drained):
+    def paying(crash=None):
+        @oz.sink(delivery="sensitive")
+        async def pay(number: int) -> None:
+            if number == crash:
+                raise SystemExit
+
+        restart = oz.Restart(max=5 if drained else 0)
+        return oz.Flow("f", ints(9) >> pay, restart=restart)
+
+    journal = Mortal()
+    assert journal.live(paying(crash=3)).state == ("drained" if drained else "failed")
+    journal.append([DeliveryResolved("pay", 0, "s", 3, outcome)])
+    assert journal.live(paying()).state == "drained"
+    report = replay(paying(), journal)
+    assert report.certified, report.differences
+
+
+def test_letters_of_a_reader_of_letters_are_not_missed_there():
+    def reading(bad):
+        @oz.sink
+        def reader(letter: oz.DeadLetter) -> None:
+            if letter.event == bad:
+                raise ValueError("own")
+
+        return oz.Flow(
+            "f", ints(6000) >> plain(lambda n: 1 // (n % 5)) >> Seen().sink(), oz.dead_letters >> reader, window=oz.Window(events=7)
+        )
+
+    journal = Mortal()
+    assert journal.live(reading(10)).state == "failed"
+    assert journal.live(reading(None)).state == "drained"
+    report = replay(reading(None), journal)
+    assert report.certified, report.differences
 
 
 @pytest.mark.parametrize("order", [StopFlow(within=100.0), Cancel()])

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 import obzen_runtime as oz
+from obzen_runtime.events import ActorCompleted, Block, End, Receipt
 from obzen_runtime.flow import replay
 from tests.flow.kit import Seen, ints
 from tests.flow.replaying import diverged, plain, recorded, same
@@ -138,6 +139,76 @@ def test_a_stage_that_would_give_more_at_its_end_is_found():
         oz.Flow("f", ints(10) >> folded(lambda t, n: t + n, oz.every(7)) >> Seen().sink()),
     )
     assert (found.stage, found.event) == ("t", "t@0")
+
+
+class Told:
+    """A log as somebody tells it: `tell` gives a record, another one, or None in its place."""
+
+    def __init__(self, journal, tell):
+        self.journal = journal
+        self.tell = tell
+
+    async def read(self, start=1, stop=None, *, kinds=None):
+        async for entry in self.journal.read(start, stop, kinds=kinds):
+            record = self.tell(entry.record)
+            if record is not None:
+                yield entry._replace(record=record)
+
+
+def without(kind, stage, number=0):
+    """Leave one of its kind out."""
+    met = []
+
+    def tell(record):
+        if isinstance(record, kind) and record.stage == stage:
+            met.append(record)
+            return None if len(met) == number + 1 else record
+        return record
+
+    return tell
+
+
+def miscounted(record):
+    return msgspec.structs.replace(record, written=99) if isinstance(record, ActorCompleted) and record.actor == "t" else record
+
+
+def unended(record):
+    if isinstance(record, Block) and record.stage == "t":
+        return msgspec.structs.replace(record, inputs=tuple(each for each in record.inputs if not isinstance(each, End)))
+    return record
+
+
+LIES = {
+    "a block is left out": (without(Block, "s"), "s", "base 10", "base 0"),
+    "a receipt is left out": (without(Receipt, "k"), "k", "a receipt for t@10 to @19", "t@0 is next"),
+    "the last receipt is left out": (without(Receipt, "k", 1), "k", "a receipt for the end of t at @20", "t@10 is next"),
+    "another count": (miscounted, "t", "99 events in all", "20 stand in the log"),
+    "an end that nobody took": (unended, "t", "drained", "not ended: s did not end"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_log_that_contradicts_itself_is_not_certified(name):
+    tell, stage, was, now = LIES[name]
+    flow = oz.Flow("f", ints(20) >> plain(same) >> Seen().sink(), window=oz.Window(events=10))
+    journal, _ = recorded(flow)
+    found = {each.stage: each for each in replay(flow, Told(journal, tell)).differences}
+    assert (found[stage].recorded, found[stage].replayed) == (was, now)
+    assert found[stage].position > 0
+
+
+def test_a_stage_that_breaks_now_is_found_with_its_input():
+    def picky(bad):
+        @oz.transform
+        def t(number: int) -> int:
+            if number == bad:
+                raise SystemExit("no more")
+            return number
+
+        return t
+
+    found = diverged(*(oz.Flow("f", ints(60) >> picky(bad) >> Seen().sink()) for bad in (None, 17)))
+    assert (found.what, found.replayed, found.input) == ("crash", "SystemExit: no more", "s@17"), found
 
 
 def test_without_verify_the_code_runs_over_everything_and_nothing_is_judged():
