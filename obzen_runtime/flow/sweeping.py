@@ -1,4 +1,4 @@
-"""State that nobody can go on from any more goes: artifacts that no record names which the log still keeps.
+"""Removes state that nobody can go on from any more: artifacts that no record which is still in the log names.
 
 A log that drops its past drops records of snapshots with it; an endless run would fill its disk with the artifacts that
 those named. A sweep reads the log that is kept for the artifacts it names, adds those that they stand on, and removes
