@@ -41,28 +41,9 @@ def _add(digest: Any, value: Any, seen: set[int]) -> None:
         return
     seen.add(id(value))
     if isinstance(value, types.FunctionType):
-        _add_code(digest, value.__code__)
-        for default in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
-            if not isinstance(default, list | dict | set):  # such as a cache
-                _add(digest, default, seen)
-        for named in _names(value.__code__):
-            found = value.__globals__.get(named)
-            if isinstance(found, types.FunctionType) and found.__module__ == value.__module__:
-                _add(digest, found, seen)
-        for held in closure_of(value).values():
-            if callable(held) and not isinstance(held, type):
-                _add(digest, held, seen)
+        _add_function(digest, value, seen)
     elif isinstance(value, type):
-        for name, member in sorted(vars(value).items()):
-            for function in _functions(member):
-                digest.update(name.encode())
-                _add(digest, function, seen)
-        if issubclass(value, msgspec.Struct):
-            for default in (value.__struct_fields__, *value.__struct_defaults__):
-                _add(digest, getattr(default, "factory", default), seen)
-        for base in value.__bases__:
-            if base.__module__ == value.__module__:
-                _add(digest, base, seen)
+        _add_class(digest, value, seen)
     elif isinstance(value, types.MethodType):
         _add(digest, value.__func__, seen)
     elif isinstance(value, functools.partial):
@@ -76,6 +57,33 @@ def _add(digest: Any, value: Any, seen: set[int]) -> None:
             _add(digest, part, seen)
         digest.update(b")")
         seen.discard(id(value))  # equal ones may be one object or not
+
+
+def _add_function(digest: Any, function: types.FunctionType, seen: set[int]) -> None:
+    _add_code(digest, function.__code__)
+    for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+        if not isinstance(default, list | dict | set):  # such as a cache
+            _add(digest, default, seen)
+    for named in _names(function.__code__):
+        found = function.__globals__.get(named)
+        if isinstance(found, types.FunctionType) and found.__module__ == function.__module__:
+            _add(digest, found, seen)
+    for held in closure_of(function).values():
+        if callable(held) and not isinstance(held, type):
+            _add(digest, held, seen)
+
+
+def _add_class(digest: Any, described: type, seen: set[int]) -> None:
+    for name, member in sorted(vars(described).items()):
+        for function in _functions(member):
+            digest.update(name.encode())
+            _add(digest, function, seen)
+    if issubclass(described, msgspec.Struct):
+        for default in (described.__struct_fields__, *described.__struct_defaults__):
+            _add(digest, getattr(default, "factory", default), seen)
+    for base in described.__bases__:
+        if base.__module__ == described.__module__:
+            _add(digest, base, seen)
 
 
 def _text(value: Any) -> str:

@@ -116,20 +116,24 @@ def read_handler(handler: Callable[..., Any], *, events: int, context: type, eve
         )
     inputs = tuple(declare(hints[each])[0] if each in hints else () for each in positional)
     outputs, optional, many = _outputs(name, hints)
-    coroutine, generator = inspect.iscoroutinefunction(handler), inspect.isasyncgenfunction(handler)
+    asynchronous = _is_async(handler, name, typing.get_origin(hints.get("return")) in _ASYNC_STREAMS, many)
+    return Signature(inputs, outputs, optional, many, asynchronous, wants_context, parameters)
+
+
+def _is_async(handler: Callable[..., Any], name: str, streams_async: bool, many: bool) -> bool:
+    """Whether a handler is waited for. Raises `UsageError` when it is defined as something else than it is annotated."""
+    coroutine, generator = inspect.iscoroutinefunction(handler), inspect.isgeneratorfunction(handler)
+    async_generator = inspect.isasyncgenfunction(handler)
     if many and coroutine:
         raise UsageError(f"handler {name!r} is async def and returns a stream", remedy="Give each event with `yield` instead of `return`.")
-    plain_generator = inspect.isgeneratorfunction(handler)
-    if not many and (generator or plain_generator):
-        stream = "AsyncIterator" if generator else "Iterator"
+    if not many and (generator or async_generator):
+        stream = "AsyncIterator" if async_generator else "Iterator"
         raise UsageError(f"handler {name!r} is a generator and not annotated as a stream", remedy=f"Annotate it `-> {stream}[T]`.")
-    streams_async = typing.get_origin(hints.get("return")) in _ASYNC_STREAMS
-    if streams_async and plain_generator:
+    if streams_async and generator:
         raise UsageError(
             f"handler {name!r} is annotated as an async stream and is not async", remedy="Write `async def`, or `-> Iterator[T]`."
         )
-    asynchronous = coroutine or generator or streams_async
-    return Signature(inputs, outputs, optional, many, asynchronous, wants_context, parameters)
+    return coroutine or async_generator or streams_async
 
 
 def _split(
