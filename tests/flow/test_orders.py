@@ -20,6 +20,20 @@ ORDERS = {
 }
 
 
+def stubborn_until(release):
+    """A sink that swallows every cancellation before it is released."""
+
+    @oz.sink
+    async def stubborn(number: int) -> None:
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    return stubborn
+
+
 def ordering(*names, at="running"):
     """Give these orders in one breath once the flow is in a state."""
 
@@ -376,14 +390,6 @@ def test_an_escalation_gives_nobody_a_fresh_budget():
     """What ignores every order is left behind one grace after the first that ends at once, whatever is ordered after it."""
     release = asyncio.Event()
 
-    @oz.sink
-    async def stubborn(number: int) -> None:
-        while not release.is_set():
-            try:
-                await release.wait()
-            except asyncio.CancelledError:
-                continue
-
     async def beside(pipeline):
         loop = asyncio.get_running_loop()
         await until(lambda: pipeline.stages["s"].written > 0)
@@ -396,7 +402,7 @@ def test_an_escalation_gives_nobody_a_fresh_budget():
         assert loop.time() - begun == pytest.approx(2.0 + pipelines._GRACE, abs=0.1)
         release.set()
 
-    assert play(oz.Flow("f", ints(1) >> stubborn), beside=beside).reason == "user_cancel"
+    assert play(oz.Flow("f", ints(1) >> stubborn_until(release)), beside=beside).reason == "user_cancel"
 
 
 def test_cancel_does_not_wait_for_the_deadline_of_a_stop():
@@ -423,14 +429,6 @@ def test_a_handler_that_swallows_its_cancellation_once_is_ended_by_the_next():
 def test_a_stage_that_swallows_every_cancellation_does_not_keep_the_run_alive(monkeypatch):
     release = asyncio.Event()
 
-    @oz.sink
-    async def stubborn(number: int) -> None:
-        while not release.is_set():
-            try:
-                await release.wait()
-            except asyncio.CancelledError:
-                continue
-
     async def beside(pipeline):
         await until(lambda: pipeline.stages["s"].written > 0)
         pipeline.command(Cancel())
@@ -438,7 +436,7 @@ def test_a_stage_that_swallows_every_cancellation_does_not_keep_the_run_alive(mo
         # the run has its end on record while the stage still hangs; let go, so that its task can be seen to end
         asyncio.get_running_loop().call_later(2 * pipelines._GRACE, release.set)
 
-    flow = oz.Flow("f", ints(1) >> stubborn)
+    flow = oz.Flow("f", ints(1) >> stubborn_until(release))
 
     async def main_beside(pipeline):
         await beside(pipeline)
