@@ -31,7 +31,7 @@ from obzen_runtime.events import (
 )
 from obzen_runtime.flow.divergence import shown, shown_error
 from obzen_runtime.flow.replay import opened
-from obzen_runtime.flow.rerun import Reads, incomplete
+from obzen_runtime.flow.rerun import Reads, incomplete, not_begun
 from obzen_runtime.kernel import FlowInvalid, InternalError, UsageError
 from obzen_runtime.lineage import parents_of
 from obzen_runtime.stages import DEAD_LETTERS
@@ -294,7 +294,8 @@ async def _started(log: Reads) -> RunStarted:
     async for entry in log.read(1, 2):
         if isinstance(entry.record, RunStarted):
             return entry.record
-    raise incomplete()
+        raise incomplete()
+    raise not_begun()
 
 
 def _same_flow(one: RunStarted, other: RunStarted) -> None:
@@ -359,9 +360,6 @@ def _where(name: str, how: How, digests: Sequence[_Digests]) -> object | None:
     return common if found is None else found
 
 
-_NOTHING = "nothing"
-
-
 async def _difference(name: str, where: object, logs: Sequence[Reads], digests: Sequence[_Digests], *, whole: bool) -> Disagreement | None:
     """Read both logs again for the first difference in a chunk or bucket; of runs that are not whole, among what both have."""
     how = _how(name, digests)
@@ -373,7 +371,8 @@ async def _difference(name: str, where: object, logs: Sequence[Reads], digests: 
             raise InternalError(f"two digests of {name} differ and no event does", remedy="Report it with both runs.")
         return None
     event = f"{name}@{key}" if how == "ordinal" else (one.get(key) or other.get(key) or [(name, b"")])[0][0].partition(" ")[0]
-    texts = ["; ".join(text for text, _ in side[key][:3]) if key in side else _NOTHING for side in (one, other)]
+    nothing = "nothing" if how == "ordinal" else "no such event"
+    texts = ["; ".join(text for text, _ in side[key][:3]) if key in side else nothing for side in (one, other)]
     return Disagreement(stage=name, event=event, first=texts[0], second=texts[1], how=how)
 
 

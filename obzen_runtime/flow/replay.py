@@ -8,9 +8,9 @@ from obzen_runtime.events import RunStarted
 from obzen_runtime.flow.builder import Flow, flow_from
 from obzen_runtime.flow.certificate import ReplayReport
 from obzen_runtime.flow.jumping import JumpingLoop
-from obzen_runtime.flow.rerun import NEEDED, Reads, Replay, incomplete
+from obzen_runtime.flow.rerun import NEEDED, Reads, Replay, incomplete, not_begun
 from obzen_runtime.journal import Manifest, RunDirectory, SegmentReader, find_run
-from obzen_runtime.kernel import StateFailed, UsageError
+from obzen_runtime.kernel import UsageError
 
 __all__ = ["opened", "replay", "replay_log", "replaying"]
 
@@ -25,7 +25,7 @@ async def replay_log(flow: Flow, reads: Reads, *, verify: bool = True, manifest:
         await found.add(entry.position, entry.record)
     await found.settle()
     if not found.records:
-        raise StateFailed("the log is empty: the run had not begun", remedy="Start it again with `obzen run`.")
+        raise not_begun()
     return found.report(perf_counter() - begun)
 
 

@@ -61,7 +61,7 @@ from obzen_runtime.stages import (
     take_over,
 )
 
-__all__ = ["NEEDED", "Reads", "Replay", "incomplete"]
+__all__ = ["NEEDED", "Reads", "Replay", "incomplete", "not_begun"]
 
 _WINDOW = Window(events=1 << 40, size=16 * 1024 * 1024)
 _ENDS = (RunCompleted, RunFailed, RunCancelled)
@@ -452,6 +452,11 @@ def _be_where(stage: Stage, block: Block) -> None:
             entry.done = sum(ordinal < stop for ordinal in ordinals)
             if entry.done == entry.count:
                 edge.commit(entry, 0)
+
+
+def not_begun() -> ObzenError:
+    """The refusal of a log in which nothing stands."""
+    return StateFailed("the log is empty: the run had not begun", remedy="Start it again with `obzen run`.")
 
 
 def incomplete() -> ObzenError:

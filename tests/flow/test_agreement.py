@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 import obzen_runtime as oz
+from obzen_runtime.events import Loss, Receipt, RunStarted
 from obzen_runtime.flow import StopFlow, verify
 from tests.flow.kit import Seen, Valve, ints, play, reached, until
 
@@ -131,6 +132,83 @@ def test_dead_letters_are_compared():
     assert [each for each in found if "s@7 t: ValueError: no 7" in each.first]
 
 
+def test_what_reads_dead_letters_is_compared_as_a_multiset():
+    def read(bad):
+        @oz.transform
+        def picky(number: int) -> int:
+            if number in bad:
+                raise ValueError(f"no {number}")
+            return number
+
+        @oz.transform
+        def kind(letter: oz.DeadLetter) -> int:
+            return letter.event
+
+        return recorded(oz.Flow("f", ints(50) >> picky >> Seen().sink(), oz.dead_letters >> kind >> Seen().sink("kinds")))
+
+    report = verify(read({3, 5}), read({5, 3}))
+    assert (report.certified, report.stages["kind"].how, report.stages["kind"].first) == (True, "multiset", 2)
+    found = {each.stage: each for each in verify(read({3, 5}), read({3, 6})).differences}
+    assert found.keys() == {"picky", "dead_letters", "kind"}
+    assert {found["kind"].first, found["kind"].second} & {"no such event"}
+
+
+def totalled(order, bad=None):
+    """The sum of two sources that meet in an order of one's choice."""
+    one, two = Valve(), Valve()
+
+    @oz.fold(0, emit=oz.at_end())
+    def total(sum_: int, number: int) -> int:
+        if number == bad:
+            raise ValueError("bad")
+        return sum_ + number
+
+    async def beside(pipeline):
+        await reached(pipeline, "running")
+        for name in order:
+            valve = {"a": one, "b": two}[name]
+            valve.give(100)
+            await until(lambda name=name: pipeline.stages[name].written >= 100)
+        one.end()
+        two.end()
+
+    return recorded(oz.Flow("f", [one.source("a"), two.source("b")] >> total >> Seen().sink()), beside=beside)
+
+
+def test_what_comes_of_many_events_behind_a_fan_in_is_compared_by_its_value():
+    one, other = totalled("ab", bad=7), totalled("ba", bad=7)
+    assert verify(one, other).certified
+    found = {each.stage: each for each in verify(one, totalled("ab", bad=70)).differences}
+    assert found.keys() == {"total", "dead_letters"}
+    assert "total: ValueError: bad" in found["dead_letters"].first + found["dead_letters"].second
+
+
+def without(kind):
+    """A log in which the records of a kind are told as lost."""
+
+    class Told:
+        def __init__(self, journal):
+            self.journal = journal
+
+        async def read(self, start=1, stop=None, *, kinds=None):
+            async for entry in self.journal.read(start, stop, kinds=kinds):
+                yield entry._replace(record=Loss(entry.position, entry.position + 1, 0)) if isinstance(entry.record, kind) else entry
+
+    return Told
+
+
+@pytest.mark.parametrize("kind", [RunStarted, Receipt])
+def test_a_run_that_is_not_whole_is_refused(kind):
+    journal = recorded(line(mapped(same), count=20))
+    with pytest.raises(oz.ObzenError, match="does not hold the whole run"):
+        verify(journal, without(kind)(journal))
+
+
+def test_a_run_that_had_not_begun_is_told_so():
+    with pytest.raises(oz.ObzenError, match="had not begun"):
+        verify(recorded(line(mapped(same), count=20)), oz.MemoryJournal(keep=True))
+
+
 def stopped(after):
     valve = Valve()
 
@@ -148,6 +226,24 @@ def test_runs_that_have_not_drained_are_compared_up_to_where_both_are():
     assert report.certified
     assert "up to where both are" in report.reason
     assert (report.stages["t"].first, report.stages["t"].second) == (3000, 1700)
+
+
+def test_behind_a_fan_in_only_runs_that_have_drained_are_compared():
+    def met(count):
+        one, two = Valve(), Valve()
+
+        async def beside(pipeline):
+            await reached(pipeline, "running")
+            one.give(count)
+            await until(lambda: pipeline.stages["a"].written >= count)
+            pipeline.command(StopFlow(within=100.0))
+
+        return recorded(oz.Flow("f", [one.source("a"), two.source("b")] >> mapped(same) >> Seen().sink()), beside=beside)
+
+    report = verify(met(30), met(20))
+    assert (report.certified, report.differences) == (False, ())
+    assert report.reason == "t cannot be compared: behind a fan-in only runs that have drained can"
+    assert verify(met(20), met(20)).certified
 
 
 def test_runs_of_different_flows_are_refused():
