@@ -22,8 +22,9 @@ from obzen_runtime.stages.node import Handling, HandlingKeywords, Node, Port, ch
 from obzen_runtime.stages.recollect import Recollects, unequal
 from obzen_runtime.stages.refold import Comparison, Past, Range, past_inputs
 from obzen_runtime.stages.schema import Declared
+from obzen_runtime.stages.shape import same
 from obzen_runtime.stages.shared import CONTINUE, Crashed, Log
-from obzen_runtime.stages.snapshots import NEVER, same
+from obzen_runtime.stages.snapshots import NEVER
 from obzen_runtime.stages.step import Made
 from obzen_runtime.stages.transform import Handled, handling
 

@@ -14,8 +14,9 @@ from obzen_runtime.kernel import ErrorInfo, JournalDamaged, NotFound, ObzenError
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.refold import Range
+from obzen_runtime.stages.shape import CODEC_ERRORS, Unkept, form_of
 from obzen_runtime.stages.shared import Log
-from obzen_runtime.stages.snapshots import PAGE, UNREADABLE, Keeper, Kind, Unkept, form_of, read_pages
+from obzen_runtime.stages.snapshots import PAGE, Keeper, Kind, read_pages
 from obzen_runtime.stages.stage import Stage
 
 __all__ = ["Recollects", "unequal"]
@@ -115,7 +116,7 @@ class Recollects(Stage):
             self.reset()
             try:
                 await self._load(store, snapshot)
-            except (NotFound, JournalDamaged, OSError, Unkept, *UNREADABLE) as error:
+            except (NotFound, JournalDamaged, OSError, Unkept, *CODEC_ERRORS) as error:
                 self.logger.warning("a snapshot cannot be read; an earlier one is tried", artifact=snapshot.artifact, reason=str(error))
                 continue
             if snapshot.cursor is not None:

@@ -29,8 +29,8 @@ from obzen_runtime.stages.lanes import Slot
 from obzen_runtime.stages.machines import SINK, DrainComplete, FlushComplete
 from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.schema import Declared, hints_of, read_handler
+from obzen_runtime.stages.shape import CODEC_ERRORS
 from obzen_runtime.stages.shared import CONTINUE, MOST, Crashed, Failed, Log
-from obzen_runtime.stages.snapshots import UNREADABLE
 from obzen_runtime.stages.standing import Standing
 from obzen_runtime.stages.step import LARGEST, Made, columns
 from obzen_runtime.stages.transform import handling
@@ -359,7 +359,7 @@ class SinkStage(Doubting):
     def _packed(self, position: Any) -> bytes:
         try:
             return msgspec.msgpack.encode(position)
-        except UNREADABLE as error:
+        except CODEC_ERRORS as error:
             message = f"sink {self.name} cannot keep its position, of type {type(position).__name__}: {error}"
             raise Failed(
                 classify(UsageError(message, remedy="Let position() return numbers, text, bytes, or lists or dicts of them."))

@@ -10,13 +10,13 @@ a mark above the input's number, brings every key to the fold of all its inputs;
 since the pages hold the first ones in theirs and the rest follow as the log brings them.
 
 Only pages whose bytes changed are written, on top of the snapshot before; all are once such increments exceed half of
-the state. The bytes are written by a thread, and the record follows when they are durable. Keys are written so that
-they come back as what they were; state is checked against what decodes from it, all that is small and then a sample.
-What cannot be kept this way is not kept: then the stage is made again from the start of the log.
+the state. The bytes are written by a thread, and the record follows when they are durable. State is checked against
+what decodes from it, all that is small and then a sample. What does not come back as it was is not kept: then the stage
+is made again from the start of the log.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -24,28 +24,21 @@ import msgspec
 from obzen_runtime.events import Cursor, Snapshot
 from obzen_runtime.journal import ArtifactStore
 from obzen_runtime.kernel import Clock, JournalDamaged, NotFound, Threads
-from obzen_runtime.stages.codec import difference
+from obzen_runtime.stages.shape import CODEC_ERRORS, Unkept
 
 __all__ = [
     "NEVER",
     "PAGE",
-    "UNREADABLE",
     "Keeper",
     "Kept",
     "Kind",
     "Remembers",
-    "Shape",
-    "Unkept",
-    "form_of",
     "read_pages",
-    "same",
     "stands_on",
 ]
 
 PAGE = 16
 """Entries of a page."""
-UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError, LookupError)
-"""What decoding or encoding state raises when it cannot be done."""
 _AGAIN = 0.3
 """Seconds of work after which state is worth keeping: as much must be folded again without it."""
 _SHARE = 0.02
@@ -57,10 +50,6 @@ _SMALL = 64 * 1024
 NEVER = 1 << 62
 """An ordinal no event has: what is decoded under it is of today's schema."""
 _ENCODE = msgspec.msgpack.Encoder().encode
-
-
-class Unkept(Exception):
-    """State that does not come back from its bytes as it was."""
 
 
 class Kind(msgspec.Struct, frozen=True, array_like=True):
@@ -88,17 +77,6 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _DECODE = msgspec.msgpack.Decoder(Kept).decode
-
-
-def form_of(annotations: Iterable[Any]) -> str:
-    """A hash of types that changes when state of these types would be read as another."""
-    forms: list[Any] = []
-    for annotation in annotations:
-        try:
-            forms.append(msgspec.json.schema(annotation))
-        except (TypeError, ValueError):
-            forms.append(str(annotation))
-    return hashlib.sha256(msgspec.json.encode(forms, order="sorted")).hexdigest()
 
 
 class Remembers(Protocol):
@@ -236,7 +214,7 @@ class Keeper:
                 now = stage.clock.monotonic()
                 if now - begun >= _SLICE:
                     break
-        except (Unkept, *UNREADABLE) as error:
+        except (Unkept, *CODEC_ERRORS) as error:
             self._refused, self._shot = True, None
             stage.logger.warning("state cannot be kept: after a stop it is folded again from the start of the log", reason=str(error))
             return None
@@ -304,104 +282,6 @@ def stands_on(store: ArtifactStore, artifacts: Iterable[str]) -> set[str]:
             found.add(needed)
             try:
                 needed = _DECODE(store.get(needed)).base
-            except (NotFound, JournalDamaged, *UNREADABLE):  # nobody can read it, nor what it stands on by it
+            except (NotFound, JournalDamaged, *CODEC_ERRORS):  # nobody can read it, nor what it stands on by it
                 break
     return found
-
-
-# -- keys and values ------------------------------------------------------------------------------
-
-_EXACT = frozenset({int, str, bool, float, bytes, type(None)})
-
-
-class Shape:
-    """How values of an annotated (or unknown) type become bytes and are exactly themselves again."""
-
-    def __init__(self, annotation: Any) -> None:
-        self.annotation = annotation
-        self._trusted: bool | None = None
-        try:
-            self._typed: msgspec.msgpack.Decoder[Any] | None = msgspec.msgpack.Decoder(annotation)
-        except TypeError:
-            self._typed = None
-
-    def pack(self, values: Sequence[Any]) -> list[Any]:
-        """What stands for these values in a page; raises `Unkept`."""
-        if _EXACT.issuperset(map(type, values)):
-            return [0, list(values)]
-        try:
-            return [1, [_spelled(value) for value in values]]
-        except Unkept:
-            packed = [2, [_ENCODE(value) for value in values]]
-            for value, back in zip(values, self.unpack(packed), strict=True):
-                _same(value, back)
-            return packed
-
-    def pack_large(self, value: Any) -> list[Any]:
-        """As `pack` for one value that may be large: by its annotation when that brought the first one back."""
-        if type(value) in _EXACT:
-            return [0, [value]]
-        if self._trusted is None:
-            self._trusted = self._comes_back(value)
-        return [2, [_ENCODE(value)]] if self._trusted else self.pack([value])
-
-    def _comes_back(self, value: Any) -> bool:
-        try:
-            return self._typed is not None and difference(value, self._typed.decode(_ENCODE(value)), "") is None
-        except UNREADABLE:
-            return False
-
-    def unpack(self, packed: Sequence[Any]) -> list[Any]:
-        """The values again."""
-        how, values = packed
-        if how == 0:
-            return list(values)
-        if how == 1:
-            return [_read(value) for value in values]
-        if self._typed is None:
-            raise Unkept(f"{self.annotation!r} cannot be decoded")
-        return [self._typed.decode(value) for value in values]
-
-
-def _spelled(value: Any) -> Any:
-    """Scalars are themselves, containers say what they are."""
-    kind = type(value)
-    if kind in _EXACT:
-        return value
-    if kind is tuple:
-        return ["t", *map(_spelled, value)]
-    if kind is list:
-        return ["l", *map(_spelled, value)]
-    if kind is dict:
-        return ["d", *((_spelled(key), _spelled(each)) for key, each in value.items())]
-    raise Unkept(f"{value!r} ({kind.__name__}) does not say what it is")
-
-
-def _read(value: Any) -> Any:
-    if not isinstance(value, list):
-        return value
-    parts: Iterator[Any] = iter(value)
-    match next(parts):
-        case "t":
-            return tuple(map(_read, parts))
-        case "l":
-            return list(map(_read, parts))
-        case "d":
-            return {_read(key): _read(each) for key, each in parts}
-        case other:
-            raise Unkept(f"unknown spelling {other!r}")
-
-
-def same(live: Sequence[Any], back: Sequence[Any]) -> None:
-    """Raise `Unkept` at the first value that came back as another."""
-    if len(live) != len(back):
-        raise Unkept(f"{len(live)} values came back as {len(back)}")
-    for one, other in zip(live, back, strict=True):
-        _same(one, other)
-
-
-def _same(live: Any, back: Any) -> None:
-    found = difference(live, back, "")
-    if found is not None:
-        path, one, other = found
-        raise Unkept(f"{type(live).__name__}{path} is {one!r} ({type(one).__name__}) and comes back as {other!r} ({type(other).__name__})")

@@ -24,8 +24,8 @@ from obzen_runtime.stages.folding import StatefulStage
 from obzen_runtime.stages.node import Node, OnError, check_called, check_policy
 from obzen_runtime.stages.recollect import unequal
 from obzen_runtime.stages.schema import Declared, hints_of, read_handler
+from obzen_runtime.stages.shape import Shape, same
 from obzen_runtime.stages.shared import Log
-from obzen_runtime.stages.snapshots import Shape, same
 from obzen_runtime.stages.step import Made, kinds_of
 
 __all__ = ["Fold", "Stateful", "fold", "stage", "stateful"]

@@ -14,8 +14,9 @@ from obzen_runtime.stages.folding import StatefulStage
 from obzen_runtime.stages.node import Node, check_called
 from obzen_runtime.stages.recollect import unequal
 from obzen_runtime.stages.schema import Declared
+from obzen_runtime.stages.shape import same
 from obzen_runtime.stages.shared import Log
-from obzen_runtime.stages.snapshots import NEVER, same
+from obzen_runtime.stages.snapshots import NEVER
 from obzen_runtime.stages.step import Made
 
 __all__ = ["Top", "top"]

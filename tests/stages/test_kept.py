@@ -1,12 +1,11 @@
-"""What a snapshot is read as: values without a type come back themselves, and what is no state of this stage is none."""
-
-from typing import Any
+"""What a snapshot is read as: the newest of each page, and what is no state of this stage is none."""
 
 import msgspec
 import pytest
 
 from obzen_runtime.journal import ArtifactStore
-from obzen_runtime.stages.snapshots import Kept, Kind, Shape, Unkept, read_pages, same
+from obzen_runtime.stages.shape import Unkept
+from obzen_runtime.stages.snapshots import Kept, Kind, read_pages
 from obzen_runtime.testing import SimulatedDisk
 from tests.journal.kit import RUN
 
@@ -20,23 +19,6 @@ def store():
 
 def put(store, *, kind=MINE, pages=2, contents=None, base=""):
     return store.put(msgspec.msgpack.encode(Kept(kind, 4, pages, ((0, 9),), {0: b"a", 1: b"b"} if contents is None else contents, base)))
-
-
-@pytest.mark.parametrize("value", [[1, ["a", (None,)]], {"a": [1], 2: {(1, "x"): b"y"}}, ["t", "l", "d"], [], {}])
-def test_values_of_no_declared_type_come_back_as_the_containers_they_were(value):
-    shape = Shape(Any)
-    packed = msgspec.msgpack.decode(msgspec.msgpack.encode(shape.pack([value])))
-    [back] = Shape(Any).unpack(packed)
-    assert repr(back) == repr(value)
-
-
-def test_what_nobody_wrote_is_not_read():
-    with pytest.raises(Unkept, match="unknown spelling 'x'"):
-        Shape(Any).unpack([1, [["x", 1]]])
-    with pytest.raises(Unkept, match="cannot be decoded"):
-        Shape(int | list[int] | tuple[int, ...]).unpack([2, [b"\x01"]])
-    with pytest.raises(Unkept, match="2 values came back as 1"):
-        same([1, 2], [1])
 
 
 def test_a_snapshot_is_read_with_those_it_stands_on_the_newest_page_first(store):

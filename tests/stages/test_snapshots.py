@@ -16,8 +16,9 @@ from obzen_runtime.flow import StopFlow
 from obzen_runtime.journal import ArtifactStore
 from obzen_runtime.kernel import Seams
 from obzen_runtime.stages import recollect, snapshots
+from obzen_runtime.stages.shape import CODEC_ERRORS, Shape, Unkept
 from obzen_runtime.stages.shared import Crashed
-from obzen_runtime.stages.snapshots import Keeper, Shape, Unkept
+from obzen_runtime.stages.snapshots import Keeper
 from obzen_runtime.testing import InlineThreads, SimulatedDisk
 from tests.flow.kit import Mortal, Seen, VirtualClock, play, until
 from tests.journal.kit import RUN
@@ -362,7 +363,7 @@ def test_keys_come_back_as_what_they_were(annotation, values):
     ("annotation", "value"), [(Any, Color.RED), (str, Color.RED), (Any, Point(1, 2.0)), (Any, frozenset({1})), (Any, Plain())]
 )
 def test_keys_that_would_be_others_are_refused(annotation, value):
-    with pytest.raises((Unkept, *snapshots.UNREADABLE)):
+    with pytest.raises((Unkept, *CODEC_ERRORS)):
         Shape(annotation).pack([value])
 
 
