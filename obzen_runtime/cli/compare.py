@@ -53,6 +53,8 @@ class Side:
         self.manifest: Manifest | None = None
         self.started: RunStarted | None = None
         self.map = Map(())
+        self.stop: int | None = None
+        """The position behind what was looked at: what a living run wrote since is not compared."""
         self.events: Counter[str] = Counter()
         """Per stage the events it gave."""
         self.taken: Counter[str] = Counter()
@@ -86,7 +88,8 @@ class Side:
             self.manifest = None
         self.started = await run_started(self.reader)
         self.map = Map(self.started.stages if self.started is not None else ())
-        async for position, record in self.reader.read():
+        self.stop = self.reader.refresh() + 1
+        async for position, record in self.reader.read(stop=self.stop):
             self._take(position, record)
             self.map.feed(position, record)
 
@@ -110,18 +113,20 @@ class Side:
 
     async def blocks(self, stage: str) -> AsyncGenerator[Block, None]:
         """The blocks of a stage that hold events."""
-        async for _, record in self.reader.read(kinds=_BLOCKS):
+        async for _, record in self.reader.read(stop=self.stop, kinds=_BLOCKS):
             if isinstance(record, Block) and record.stage == stage and record.count:
                 yield record
 
     async def dead(self, stage: str) -> AsyncGenerator[DeadLetter, None]:
         """The dead letters of a stage."""
-        async for _, record in self.reader.read(kinds=_LETTERS):
+        async for _, record in self.reader.read(stop=self.stop, kinds=_LETTERS):
             if isinstance(record, DeadLetter) and record.stage == stage:
                 yield record
 
     async def event(self, stage: str, ordinal: int) -> Found | None:
         """An event with what it comes of; None when there is none."""
+        if ordinal >= self.events[stage]:
+            return None
         return await Ancestors(self.reader, self.map, few=_FEW, resolve={}).of(stage, ordinal, 1)
 
 

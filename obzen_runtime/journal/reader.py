@@ -308,8 +308,8 @@ class SegmentReader:
 
 def dropped(position: int, first: int | None) -> NotFound:
     """The refusal to read what is no longer kept."""
-    kept = "nothing is kept" if first is None else f"the first kept is {first}"
-    return NotFound(f"position {position} is not in this journal: {kept}", remedy="Read from there on, or from the archive")
+    kept = "nothing is kept" if first is None else f"the first kept is {first}, what came before was dropped"
+    return NotFound(f"position {position} is not in this journal: {kept}", remedy="It may be in the archive, if there is one")
 
 
 def newest_records(files: Files, place: Place, kinds: frozenset[int]) -> list[Entry]:

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from obzen_runtime.cli.compare import Side, first_difference
-from obzen_runtime.events import Block, RunCompleted, RunForked, RunStarted, StageInfo
+from obzen_runtime.cli.compare import Side, first_difference, first_letter
+from obzen_runtime.events import Block, DeadLetter, RunCompleted, RunForked, RunStarted, StageInfo
 from obzen_runtime.journal import RunDirectory, SegmentJournal
+from obzen_runtime.kernel import ErrorInfo
 from tests.cli.kit import HELLO, LETTERS, refused
 from tests.cli.test_inspect import EVERY
 
@@ -132,6 +133,21 @@ def test_where_blocks_begin_and_end_does_not_matter(tmp_path, a, b, event):
 
     found = asyncio.run(first())
     assert (found and found.event) == event
+
+
+async def test_what_a_living_run_writes_after_it_was_looked_at_is_not_compared(tmp_path):
+    journal = SegmentJournal.open(tmp_path / "a")
+    journal.append([RunStarted("a", "f", 0, stages=(StageInfo("s", "source", (), ("int",)),)), Block("s", 0, 2, 0, b"\x92\x01\x02")])
+    one, other = Side(RunDirectory(tmp_path / "a")), Side(RunDirectory(tmp_path / "a"))
+    await one.look()
+    journal.append([Block("s", 2, 1, 0, b"\x91\x03"), DeadLetter(0, "s", 0, ErrorInfo(kind="PERMANENT", code="permanent", message="no"))])
+    assert await first_difference(one, one, "s") is None
+    await other.look()
+    found = await first_difference(one, other, "s")
+    assert (found.event, found.a, found.b.payload, found.why) == ("s@2", None, 3, "end")
+    without, letter = await first_letter(one, other, "s")
+    assert (without, letter.ordinal) == (None, 0)
+    await journal.close()
 
 
 def test_a_fork_tells_where_it_left(tmp_path, obzen):
