@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from obzen_runtime.events import Block, DeadLetter, Offsets, Paired, Record, Since, Slice, expand
-from obzen_runtime.stages import Codec, Node
+from obzen_runtime.stages import Codec, Node, Undecoded
 
 __all__ = ["Divergence", "Found", "compare", "moods_of", "shown", "shown_error"]
 
@@ -76,7 +76,8 @@ class Divergence(msgspec.Struct, frozen=True, kw_only=True):
             False: "its code is the same as in the run",
             None: "whether its code changed is unknown",
         }
-        lines = [f"{self.event}: another {self.what} ({self.stage}: {changed[self.code_changed]}; record {self.position})"]
+        what = "a crash" if self.what == "crash" else f"another {self.what}"
+        lines = [f"{self.event}: {what} ({self.stage}: {changed[self.code_changed]}; record {self.position})"]
         lines += [f"  recorded  {self.recorded}", f"  replayed  {self.replayed}"]
         if self.input:
             lines.append(f"  made of   {self.input}{' ' + self.input_value if self.input_value else ''}")
@@ -215,11 +216,11 @@ def _origins(block: Block) -> list[int]:
 
 
 def _value(codec: Codec, block: Block, number: int) -> str:
-    try:
-        return shown(codec.decode(block)[number])
-    except (msgspec.MsgspecError, IndexError):  # the types have changed too
-        raw = msgspec.msgpack.decode(block.payloads)[number]
-        return f"{shown(raw)} (does not decode as what {block.stage} declares now)"
+    value = codec.decode(block)[number]
+    if not isinstance(value, Undecoded):
+        return shown(value)
+    raw = msgspec.msgpack.decode(value.raw)
+    return f"{shown(raw)} (does not decode as what {block.stage} declares now)"
 
 
 def _same_letter(one: DeadLetter, other: DeadLetter) -> bool:

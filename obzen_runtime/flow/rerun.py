@@ -211,7 +211,7 @@ class Replay:
         codec = work.stage.codec
         items: list[Any] | None = None
         if not codec.earlier(block.base):
-            with contextlib.suppress(msgspec.MsgspecError):
+            with contextlib.suppress(msgspec.MsgspecError, IndexError):
                 items = codec.read(block)
         for edge in work.out:
             if edge.closed:

@@ -124,7 +124,7 @@ class Codec:
             return self._migrated(block)
         try:
             return self.read(block)
-        except msgspec.MsgspecError:  # the same types, and a check of their own that was not there before
+        except (msgspec.MsgspecError, IndexError):  # the same types with a check that was not there before, or fewer of them
             return Reader(self.stage, self.declared, versions_of(self.declared)).read(block)
 
     def _migrated(self, block: Block) -> list[Any]:
@@ -138,7 +138,7 @@ class Codec:
         numbers = [block.types] * block.count if isinstance(block.types, int) else list(block.types)
         if block.base < self._until:
             return self._reader(block).kinds(numbers)
-        return [self.declared[number].origin for number in numbers]
+        return [self.declared[number].origin if number < len(self.declared) else Undecoded for number in numbers]
 
     def today(self, block: Block) -> Block:
         """The block as it would be written now; itself, where that is so or some event cannot be decoded."""

@@ -8,7 +8,7 @@ stage is called again when the record says that it got through.
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from obzen_runtime.actor import Ground
 from obzen_runtime.events import Block, DeadLetter, End, Record, Slice, expand
@@ -20,7 +20,7 @@ from obzen_runtime.stages.edge import Edge, Entry, Inbox, Place
 from obzen_runtime.stages.folding import StatefulStage
 from obzen_runtime.stages.join import JoinStage
 from obzen_runtime.stages.outside import refusing
-from obzen_runtime.stages.shared import MOST, Crashed, Failed
+from obzen_runtime.stages.shared import MOST, Crashed, Failed, PutAside
 from obzen_runtime.stages.stage import Stage
 from obzen_runtime.stages.step import Made
 from obzen_runtime.stages.transform import Handled
@@ -91,15 +91,15 @@ class Redone(NamedTuple):
 
     records: list[Record]
     error: ErrorInfo | None = None
-    """The stage broke before it wrote anything."""
+    """The stage broke."""
     offset: int | None = None
     """Of the input it broke at, where that is known."""
 
 
-class _BrokeAt(Crashed):
-    """A handler broke its stage at the input of this offset."""
+class _BrokeAt(Failed):
+    """The stage broke at the input of this offset."""
 
-    def __init__(self, error: BaseException, offset: int) -> None:
+    def __init__(self, error: ErrorInfo, offset: int) -> None:
         super().__init__(error)
         self.offset = offset
 
@@ -123,8 +123,7 @@ async def redo(stage: Stage, record: Block, letters: Sequence[DeadLetter]) -> Re
         with refusing(stage.name):
             await _do(stage, record, letters, ground)
     except (Crashed, Failed) as broken:
-        wrote = bool(catcher.caught)
-        return Redone(catcher.take(), None if wrote else broken.error, broken.offset if isinstance(broken, _BrokeAt) else None)
+        return Redone(catcher.take(), broken.error, broken.offset if isinstance(broken, _BrokeAt) else None)
     except Exception as error:
         return Redone(catcher.take(), classify(error))
     return Redone(catcher.take())
@@ -156,17 +155,20 @@ def _edge(stage: Stage, upstream: str) -> Edge:
 async def _entry(stage: Stage, edge: Edge, count: int) -> Entry:
     """The first entry of an edge, with at least `count` events to take and their payloads."""
     entries = edge.inbox.entries
-    own = (entry for entry in entries if entry.edge is edge)
-    entry = next(own)
-    await stage.payloads(entry)
-    while entry.count - entry.done < count:
-        following = next(own)
-        await stage.payloads(following)
-        if not entry.absorb(following):
-            break
-        entries.remove(following)
-        own = (each for each in entries if each.edge is edge)
-        next(own)
+    entry = next(each for each in entries if each.edge is edge)
+    start, catcher = entry.ordinal(entry.done), cast("Catcher", stage.journal)
+    following: Entry | None = entry
+    while following is not None:
+        try:
+            await stage.payloads(following)
+        except PutAside:
+            letter = next(record for record in catcher.caught if isinstance(record, DeadLetter))
+            raise _BrokeAt(letter.error, letter.event - start) from None
+        if following is not entry:
+            entry.absorb(following)
+            entries.remove(following)
+        more = entry.count - entry.done < count
+        following = next((each for each in entries if each.edge is edge and each is not entry), None) if more else None
     return entry
 
 
@@ -240,7 +242,7 @@ class _Again:
             self._plain()
         if calls.crash is not None:
             entry = self.entry
-            raise _BrokeAt(calls.crash, entry.ordinal(entry.done + calls.taken) - entry.ordinal(entry.done))
+            raise _BrokeAt(classify(calls.crash), entry.ordinal(entry.done + calls.taken) - entry.ordinal(entry.done))
         made = calls.made(stage._judge, flatten=call.many, outputs=stage.gives)  # noqa: SLF001 - what the worker itself does in a step
         stage.live = calls.live
         stage.commit(self.entry, made)

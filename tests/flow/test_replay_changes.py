@@ -141,6 +141,96 @@ def test_a_stage_that_would_give_more_at_its_end_is_found():
     assert (found.stage, found.event) == ("t", "t@0")
 
 
+class Old(msgspec.Struct, frozen=True):
+    x: int
+
+
+class New(msgspec.Struct, frozen=True):
+    z: int
+
+
+def taking(kind):
+    def u(value):
+        return value
+
+    u.__annotations__ = {"value": kind, "return": kind}
+    return oz.transform(u)
+
+
+RETYPED = {
+    "another class": (plain(Old, Old), Old, plain(New, New), New, "t@0", "{'x': 0} (does not decode as what t declares now)"),
+    "a type fewer": (
+        plain(lambda n: str(n) if n == 7 else n, int | str),
+        int | str,
+        plain(same),
+        int,
+        "t@7",
+        "'7' (does not decode as what t declares now)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RETYPED)
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("window", [60, 4])
+def test_types_that_changed_are_told_with_what_is_recorded_and_so_is_who_cannot_read_it(name, on_disk, window, tmp_path):
+    before, took, after, takes, event, was = RETYPED[name]
+    window = oz.Window(events=window)
+    old, new = (
+        oz.Flow("f", ints(60) >> stage >> taking(kind) >> Seen().sink(), window=window) for stage, kind in ((before, took), (after, takes))
+    )
+    run = tmp_path / "r" if on_disk else recorded(old)[0]
+    if on_disk:
+        oz.run(old, journal=tmp_path, run_id="r")
+    found, reader = replay(new, run).differences
+    assert (found.event, found.recorded) == (event, was)
+    assert (reader.stage, reader.what, reader.input) == ("u", "crash", event)
+    assert reader.replayed.startswith("undecodable: ")
+
+
+def emitting(body):
+    @oz.stateful(key=lambda number: number % 3, emit=oz.at_end())
+    class T:
+        total: int = 0
+
+        def fold(self, number: int) -> None:
+            self.total += number
+
+        def emit(self, key: int) -> int | None:
+            return body(self.total)
+
+    return oz.stage(T).named("t")
+
+
+def refuse(total):
+    raise ValueError("no sum")
+
+
+def test_a_step_that_gives_more_than_a_block_takes_is_found():
+    found = diverged(
+        oz.Flow("f", ints(60) >> plain(lambda n: b"", bytes) >> Seen().sink()),
+        oz.Flow("f", ints(60) >> plain(lambda n: bytes(1 << 20), bytes) >> Seen().sink()),
+    )
+    assert (found.what, found.recorded, found.replayed) == ("count", "60 events of s@0 to @59", "more than fits into one block")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "was", "now"),
+    [
+        (same, lambda total: None, "570", "nothing"),
+        (lambda total: None, same, "nothing", "570"),
+        (same, refuse, "a step of 3 events", "ValueError: no sum"),
+        (lambda total: None, refuse, "a step of 0 events", "ValueError: no sum"),
+    ],
+    ids=["gives nothing", "gives something", "raises", "raises and gave nothing"],
+)
+def test_an_end_that_comes_out_different_is_found(before, after, was, now):
+    flows = [oz.Flow("f", ints(60) >> emitting(body) >> Seen().sink()) for body in (before, after)]
+    found = diverged(*flows)
+    assert (found.event, found.recorded, found.replayed) == ("t@0", was, now)
+    assert str(found).startswith("t@0: a")
+
+
 class Told:
     """A log as somebody tells it: `tell` gives a record, another one, or None in its place."""
 
