@@ -12,8 +12,8 @@ import msgspec
 
 from obzen_runtime.events import Block, Checkpoint, Cursor, DeadLetter, Dropped, Receipt, Record
 from obzen_runtime.journal.place import Place, unusable
-from obzen_runtime.journal.recovery import survey
 from obzen_runtime.journal.scan import Frame, records_of
+from obzen_runtime.journal.survey import survey
 from obzen_runtime.kernel import Files, NotFound, SystemFiles
 
 __all__ = ["CheckReport", "StageCheck", "check"]

@@ -22,9 +22,9 @@ from obzen_runtime.journal.format import Epoch
 from obzen_runtime.journal.manifest import Manifest
 from obzen_runtime.journal.place import Place
 from obzen_runtime.journal.reader import numbers
-from obzen_runtime.journal.recovery import Survey, survey
 from obzen_runtime.journal.runs import RunDirectory
 from obzen_runtime.journal.scan import Segment, Walk, records_of
+from obzen_runtime.journal.survey import Survey, survey
 from obzen_runtime.journal.writer import Identity, sync_files
 from obzen_runtime.kernel import RUN_ID, Files, JournalFailed, NotFound, ObzenError, Seams, UsageError
 

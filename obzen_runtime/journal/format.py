@@ -20,7 +20,7 @@ segment's own header, seeded with the link of the previous segment's seal. So a 
 wherever it is. The salt keeps old bytes, and journals quoted inside records, from looking like frames.
 
 The number of a segment is its place in the order of first positions, which its name repeats; that left room for
-the boot id. Bodies are stored as they are: no decision of recovery rests on sectors of zeros (see recovery.py), so
+the boot id. Bodies are stored as they are: no decision of recovery rests on sectors of zeros (see survey.py), so
 zero runs need neither compression nor a flag.
 
     EPOCH, one line of text: epoch, journal id in hexadecimal, crc of both in hexadecimal

@@ -35,8 +35,9 @@ from obzen_runtime.journal.format import (
     segment_start,
 )
 from obzen_runtime.journal.place import Place
-from obzen_runtime.journal.recovery import locked, survey
+from obzen_runtime.journal.recovery import locked
 from obzen_runtime.journal.scan import Segment, Walk, Window, first_link, records_of
+from obzen_runtime.journal.survey import survey
 from obzen_runtime.journal.writer import Identity, sync_files
 from obzen_runtime.kernel import JournalDamaged, JournalFailed, NotFound, Seams
 

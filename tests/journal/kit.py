@@ -8,7 +8,8 @@ from obzen_runtime.events import ActorState, Block
 from obzen_runtime.journal import Entry, Os, SegmentJournal, SegmentOptions
 from obzen_runtime.journal.place import Place
 from obzen_runtime.journal.reader import Log
-from obzen_runtime.journal.recovery import survey, take_over
+from obzen_runtime.journal.recovery import take_over
+from obzen_runtime.journal.survey import survey
 from obzen_runtime.kernel import Clock, JournalDamaged, Seams
 from obzen_runtime.testing import InlineThreads
 
