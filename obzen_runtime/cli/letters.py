@@ -13,9 +13,9 @@ import typer
 
 from obzen_runtime.cli.find import Last, Run, Runs, WhichOptions, which
 from obzen_runtime.cli.loading import Loaded, Settings, load_started, settings_from
-from obzen_runtime.cli.run import TellOptions, watched
 from obzen_runtime.cli.say import hint, say
 from obzen_runtime.cli.show import json_text, letter_origin, payloads_of, plain, short
+from obzen_runtime.cli.watching import TellOptions, watched
 from obzen_runtime.events import DeadLetter, Record
 from obzen_runtime.flow import Flow, Requeue, Wanted, refusal, requeued, source_name
 from obzen_runtime.host import Origin, execute, near

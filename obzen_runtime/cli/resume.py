@@ -7,7 +7,8 @@ import typer
 
 from obzen_runtime.cli.find import Last, Run, Runs, WhichOptions, which
 from obzen_runtime.cli.loading import load_started
-from obzen_runtime.cli.run import KeepOption, MostOption, TellOptions, bytes_of, watched
+from obzen_runtime.cli.run import KeepOption, MostOption, bytes_of
+from obzen_runtime.cli.watching import TellOptions, watched
 from obzen_runtime.host import execute
 
 __all__ = ["ResumeOptions", "resume"]
