@@ -5,14 +5,14 @@ journal of the run that has them. Everything behind is as it was. A join whose o
 its whole reference from that journal too, as it was recorded.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from obzen_runtime.events import Block, DeadLetter, RunResumed
+from obzen_runtime.events import Block, DeadLetter, Record, RunResumed
 from obzen_runtime.flow.builder import Flow
 from obzen_runtime.flow.changes import schemas_written
 from obzen_runtime.flow.topology import Ignored
@@ -110,12 +110,8 @@ def _letters_link(flow: Flow, requeue: Requeue, stage: str, upstreams: Sequence[
 
     async def letters(*, run: str, upto: int) -> AsyncIterator[Any]:
         codecs = {name: Codec(name, outputs[name]) for name in upstreams}
-        manifest = RunDirectory(FilePath(run)).read_manifest()
-        schemas_written(codecs, manifest, {})
-        async for _, record in SegmentReader.open(FilePath(run)).read(0, upto + 1, kinds=frozenset({DeadLetter, RunResumed})):
-            if isinstance(record, RunResumed):
-                schemas_written(codecs, manifest, record.schemas)
-            elif isinstance(record, DeadLetter) and record.stage == stage and requeue.wanted.holds(record) and record.upstream in codecs:
+        async for record in _past(FilePath(run), upto, DeadLetter, codecs):
+            if isinstance(record, DeadLetter) and record.stage == stage and requeue.wanted.holds(record) and record.upstream in codecs:
                 yield _event(codecs[record.upstream], record)
 
     node = flow.topology.nodes[stage]
@@ -124,15 +120,27 @@ def _letters_link(flow: Flow, requeue: Requeue, stage: str, upstreams: Sequence[
     return Link(_source(source_name(stage), letters, given, requeue), node, port)
 
 
+async def _past(run: FilePath, upto: int, kind: type[Record], codecs: Mapping[str, Codec]) -> AsyncIterator[Record]:
+    """Records of one kind up to a position; each codec is told under which schemas its stage's events stand there."""
+    manifest = RunDirectory(run).read_manifest()
+    schemas_written(codecs, manifest, {})
+    async for _, record in SegmentReader.open(run).read(0, upto + 1, kinds=frozenset({kind, RunResumed})):
+        if isinstance(record, RunResumed):
+            schemas_written(codecs, manifest, record.schemas)
+        else:
+            yield record
+
+
 def _event(codec: Codec, letter: DeadLetter) -> Any:
     """The event of a letter as its upstream declares it today."""
     then = letter.event if letter.error.code == "undecodable" else LATEST
-    block = Block(codec.stage, then, 1, 0, b"\x91" + letter.payload, letter.type)
-    try:
-        (event,) = codec.decode(block)
-    except (msgspec.MsgspecError, IndexError) as error:
-        return Bad(letter.payload, error, f"dead_letters@{letter.ordinal}")
-    return Bad(event.raw, event.error, f"dead_letters@{letter.ordinal}") if isinstance(event, Undecoded) else event
+    (event,) = codec.decode(Block(codec.stage, then, 1, 0, b"\x91" + letter.payload, letter.type))
+    return _given(event, f"dead_letters@{letter.ordinal}")
+
+
+def _given(event: Any, place: str) -> Any:
+    """An event, or what stands for one that cannot be read any more."""
+    return Bad(event.raw, event.error, place) if isinstance(event, Undecoded) else event
 
 
 def _sides(flow: Flow, requeue: Requeue, join: Join, links: Iterable[Link]) -> list[Link]:
@@ -155,13 +163,13 @@ def _recorded(flow: Flow, stage: str, *, empty: bool) -> Any:
         codec, due = Codec(stage, flow.topology.outputs[stage]), 0
         if empty:
             return
-        async for _, record in SegmentReader.open(FilePath(run)).read(0, upto + 1, kinds=frozenset({Block})):
+        async for record in _past(FilePath(run), upto, Block, {stage: codec}):
             if isinstance(record, Block) and record.stage == stage and record.count:
                 if record.base != due:
                     raise StateFailed(f"{stage}@{due} is not kept any more", remedy="Requeue while the run's journal is whole.")
+                for ordinal, event in enumerate(codec.decode(record), due):
+                    yield _given(event, f"{stage}@{ordinal}")
                 due += record.count
-                for item in codec.decode(record):
-                    yield item
 
     return recorded
 
