@@ -51,11 +51,11 @@ def load(text: str) -> Loaded:
     return Loaded(file, name, vars(module)[name], module)
 
 
-def load_started(run: RunDirectory, *, call: str = "", override: str = "") -> Loaded:
+def load_started(run: RunDirectory, *, call: str = "", override: str | None = None) -> Loaded:
     """Load the flow that a run was started from, with its parameters, by its manifest or by the file named in `override`.
 
-    `call` is what a program calls instead, for a flow that only a function of its own can build, such as `oz.resume`.
-    Raises what `load` raises, and `FlowInvalid` when the manifest does not say where the flow stands.
+    `override` is None for a command that takes none. `call` is what a program calls instead, for a flow that only a
+    function of its own can build, such as `oz.resume`. Raises what `load` raises, and `FlowInvalid` when the manifest does not say where the flow stands.
     """
     manifest = run.read_manifest()
     if override:
@@ -66,6 +66,12 @@ def load_started(run: RunDirectory, *, call: str = "", override: str = "") -> Lo
             code="manifest_invalid",
             remedy=f"{f'Call `{call}(flow, {str(run.run_id)!r})` in the program that builds it, or name' if call else 'Name'} it: "
             "--flow FILE:VARIABLE",
+        )
+    elif not Path(manifest.file).exists():
+        raise NotFound(
+            f"there is no file {manifest.file}, which run {run.run_id} was started from",
+            code="file_not_found",
+            remedy="Put it there again" if override is None else "Put it there again, or give it with --flow FILE[:VARIABLE]",
         )
     else:
         loaded = load(f"{manifest.file}:{manifest.variable}")

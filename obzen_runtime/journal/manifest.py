@@ -85,7 +85,11 @@ def read_manifest(path: Path, *, files: Files | None = None) -> Manifest:
     files = files or SystemFiles()
     try:
         if not files.exists(path):
-            raise FlowInvalid(f"{path} is missing", code="manifest_missing", remedy="Give the directory of a run that was started")
+            raise FlowInvalid(
+                f"{path} is missing",
+                code="manifest_missing",
+                remedy="Restore it from a copy, or give the directory of a run that was started",
+            )
         content = files.read(path)
     except OSError as error:
         raise FlowInvalid(

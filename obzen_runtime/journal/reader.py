@@ -28,7 +28,7 @@ from obzen_runtime.journal.format import (
     segment_name,
     segment_start,
 )
-from obzen_runtime.journal.place import Place
+from obzen_runtime.journal.place import Place, unusable
 from obzen_runtime.journal.scan import Fault, Segment, Walk, Window, damaged, first_link, newer, records_of
 from obzen_runtime.kernel import Files, NotFound, SystemFiles
 
@@ -143,6 +143,8 @@ class SegmentReader:
         """Raises `NotFound` (`run_not_found`) when the directory holds no journal, `JournalDamaged` when it is damaged."""
         files, place = files or SystemFiles(), Place(directory)
         if not files.exists(place.epoch):
+            if place.names(files):
+                unusable(place.epoch, "it is missing from a journal that was begun")
             raise NotFound(
                 f"{directory} holds no journal", code="run_not_found", remedy="Give the directory of a run", directory=str(directory)
             )
@@ -220,8 +222,9 @@ class SegmentReader:
         self._rise()
         fault = self._advance()
         if self.head < known:
-            path = self._log.segments[-1].path if self._log.segments else self._place.segments
-            raise damaged(path, fault or Fault(0, self.head + 1, "the log ends"), f"positions up to {known} were written")
+            segments = self._log.segments
+            path, why = (segments[-1].path, "the log ends") if segments else (self._place.segments, "no segment is there")
+            raise damaged(path, fault or Fault(0, self.head + 1, why), f"positions up to {known} were written")
 
     def _rise(self) -> None:
         """Let go of segments that were dropped since the last look."""

@@ -233,8 +233,10 @@ class _Look:
     def _end(self) -> None:
         """The log may not end before what is known to have been in it."""
         found, mark = self._found, self._mark
-        path = found.segments[-1].path if found.segments else self._place.segments
-        fault = Fault(found.segments[-1].size if found.segments else 0, found.head + 1, "the log ends")
+        path, size, why = self._place.segments, 0, "no segment is there"
+        if found.segments:
+            path, size, why = found.segments[-1].path, found.segments[-1].size, "the log ends"
+        fault = Fault(size, found.head + 1, why)
         if found.head < found.proven:
             raise damaged(path, fault, f"positions up to {found.proven} were durable")
         if mark.boot == self._boot and found.head < mark.written:

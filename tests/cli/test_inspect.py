@@ -313,6 +313,15 @@ def test_what_names_no_run_is_refused(obzen):
     refused(obzen("inspect", "one-a", "--from", 9, "--to", 3), 64, "--to 3 lies before --from 9")
 
 
+@pytest.mark.parametrize("command", ["inspect", "journal check", "resume"])
+@pytest.mark.parametrize(("gone", "words"), [("EPOCH", "EPOCH: it is missing"), ("journal/*.seg", "no segment is there")])
+def test_a_run_that_was_copied_in_part_is_told_what_is_missing(obzen, command, gone, words):
+    obzen.run(HELLO, "--run-id", "r", "-q")
+    for path in (obzen.folder / "runs" / "r").glob(gone):
+        path.unlink()
+    refused(obzen(*command.split(), "r"), 65, words, "obzen journal repair")
+
+
 SLOW = HEAD + (
     "@oz.sink\ndef stuck(n: int) -> None:\n"
     "    if n == 5:\n        print('at five', flush=True)\n        time.sleep(60)\n\n"

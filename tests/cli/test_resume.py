@@ -177,7 +177,19 @@ def test_a_manifest_that_is_missing_or_edited(obzen):
     path.write_text(text.replace('"format": 1', '"format": 99'))
     refused(obzen("resume", "r"), 78, "format 99")
     path.unlink()
-    refused(obzen("resume", "r"), 78, "manifest.json is missing")
+    refused(obzen("resume", "r"), 78, "manifest.json is missing", "Restore it from a copy")
+
+
+def test_a_flow_whose_file_was_moved_is_named_with_flow(obzen):
+    obzen.run(HELLO, "--run-id", "r", "-q")
+    (obzen.folder / "flow.py").rename(obzen.folder / "moved.py")
+    for command in ("resume", "replay", "dead-letters"):
+        options = ["--requeue"] if command == "dead-letters" else []
+        told = obzen(command, "r", *options)
+        assert told.code in (2, 64)
+        assert [word for word in ("there is no file", "run r was started from", "give it with --flow FILE") if word not in told.err] == []
+        assert "there is no file" not in obzen(command, "r", *options, "--flow", "moved.py").err
+    refused(obzen("trace", "r", "total@0", "--exact"), 64, "there is no file", "Put it there again")
 
 
 def test_a_flow_built_inside_a_function_is_resumed_by_its_program(obzen):
