@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 
 from obzen_runtime.flow import Cancel, Drain, StopFlow
-from obzen_runtime.kernel import ObzenError, logger
+from obzen_runtime.kernel import logger
 
 __all__ = ["ORDERS", "Listener", "Order", "OrderKind", "command_of", "send"]
 
@@ -41,7 +41,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
     def __post_init__(self) -> None:
         if not 0 <= self.within < float("inf"):
-            raise ValueError(f"within={self.within} is no number of seconds")
+            raise ValueError(f"within={self.within} is not a number of seconds")
 
 
 def command_of(order: Order) -> StopFlow | Drain | Cancel:
@@ -93,8 +93,7 @@ class Listener:
         os.close(fd)
 
     def _readable(self) -> None:
-        if self._fd is None:
-            return
+        assert self._fd is not None
         with contextlib.suppress(BlockingIOError):
             *lines, self._rest = (self._rest + os.read(self._fd, _MOST)).split(b"\n")
             if len(self._rest) > _MOST:
@@ -109,10 +108,7 @@ class Listener:
             self._log.warning("an order cannot be read", error=str(error))
             return
         self._log.info("ordered", order=order.order)
-        try:
-            self._obey(order)
-        except ObzenError as error:
-            self._log.error("an order cannot be obeyed", order=order.order, error=error.message)
+        self._obey(order)
 
 
 def _open(path: Path) -> int:

@@ -14,7 +14,7 @@ import pytest
 import obzen_runtime as oz
 from obzen_runtime.events import ActorCompleted, ActorStalled, Block, RunCancelled, RunCompleted, RunStarted
 from obzen_runtime.host import Handle, Opening, execute
-from obzen_runtime.journal import Retention, RunDirectory, SegmentReader
+from obzen_runtime.journal import Retention, RunDirectory, SegmentJournal, SegmentReader
 from obzen_runtime.kernel import JournalLocked, Seams, SystemFiles, UsageError
 from tests.flow.kit import Seen, Valve, forever, ints, same, total, until
 
@@ -497,6 +497,29 @@ async def test_what_was_seen_is_on_the_disk_when_it_is_seen(tmp_path):
     assert (len(seen), missing) == (50, [])
 
 
+@pytest.mark.parametrize("failed", [False, True])
+async def test_a_journal_that_cannot_be_closed_is_told_unless_something_else_failed_first(failed, tmp_path, monkeypatch):
+    async def close(self):
+        await closed(self)
+        raise oz.ObzenError("the disk went away")
+
+    closed = SegmentJournal.close
+    monkeypatch.setattr(SegmentJournal, "close", close)
+
+    @oz.transform(on_error="fail")
+    def t(number: int) -> int:
+        if failed:
+            raise ValueError("first")
+        return number
+
+    handle = oz.start(oz.Flow("f", ints(3) >> t >> Seen().sink()), journal=tmp_path)
+    if failed:
+        assert (await _whole(handle)).error.message == "first"
+    else:
+        with pytest.raises(oz.ObzenError, match="the disk went away"):
+            await _whole(handle)
+
+
 class Meddling(SystemFiles):
     """A disk on which something else happens at the moment a new run's directory has been made."""
 
@@ -554,9 +577,9 @@ def test_what_is_no_flow_is_told_so(wrong, tmp_path):
 @pytest.mark.parametrize("wrong", [5, None, oz.MemoryJournal])
 def test_what_is_no_journal_is_told_so(wrong):
     flow = tagged("a")
-    with pytest.raises(UsageError, match="is no journal"):
+    with pytest.raises(UsageError, match="is not a journal"):
         oz.run(flow, journal=wrong)
-    with pytest.raises(UsageError, match="is no run"):
+    with pytest.raises(UsageError, match="is not a run"):
         oz.replay(flow, 5)
     with pytest.raises(UsageError, match="a flow is wanted"):
         oz.replay("f", "run")

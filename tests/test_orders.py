@@ -78,6 +78,13 @@ async def test_only_the_owner_may_give_orders(tmp_path):
     listener.close()
 
 
+def test_an_order_follows_no_link_out_of_the_run(tmp_path):
+    os.mkfifo(tmp_path / "elsewhere")
+    (tmp_path / ORDERS).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        send(tmp_path, Order("stop"))
+
+
 async def test_a_place_that_can_hold_no_fifo_costs_only_the_orders(tmp_path, caplog):
     (tmp_path / ORDERS).write_text("a file")
     listener = Listener(tmp_path, lambda order: None)

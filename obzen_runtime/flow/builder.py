@@ -70,7 +70,7 @@ class Flow:
         stall_after: float = 30.0,
     ) -> None:
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            raise UsageError(f"{name!r} is no name of a flow", remedy='Give one line of text: oz.Flow("orders", ...).')
+            raise UsageError(f"{name!r} is not a name for a flow", remedy='Give one line of text: oz.Flow("orders", ...).')
         _check_options(restart, window, max_dead_letters, stall_after)
         joined = tuple(Path.of(path) for path in paths if not isinstance(path, Ignored))
         ignoring = tuple(each for path in paths if isinstance(path, Ignored) for each in path.types)
@@ -135,8 +135,9 @@ class Flow:
             try:
                 changed[stage] = nodes[stage].bind_plain(values)
             except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
+                why = f"there is no {error}" if isinstance(error, KeyError) else error
                 raise FlowInvalid(
-                    f"flow {self.name!r} does not take the parameters that the run was started with, {stage}: {dict(values)!r} ({error})",
+                    f"flow {self.name!r} does not take the parameters that the run was started with, {stage}: {dict(values)!r} ({why})",
                     code="flow_changed",
                     remedy="Resume with the flow as it was, or start a new run.",
                 ) from error

@@ -175,20 +175,20 @@ class _Recorded:
             row = self._rows.popleft() if self._rows else None
             if row is None or row.payload != raw_of(item):
                 where = f"bad row {(row.place if row else item.place) or 'without a place'}"
-                raise self._differs(where, raw_of(item), row.payload if row is not None else "an event")
+                raise self._differs(where, _shown(raw_of(item)), _shown(row.payload) if row is not None else "an event")
             return
         if self._refused(item):  # its letter does not hold it
             return
         await self._read_on(self._events)
         if not self._events:
-            raise self._differs("an item", item, "a bad row")
+            raise self._differs("an item", _shown(item), "a bad row")
         ordinal, recorded = self._events.popleft()
         if isinstance(recorded, Undecoded):
             return  # nobody can say any more what it was
         found = difference(recorded, item, "")
         if found is not None:
             path, was, now = found
-            raise self._differs(f"{self._name}@{ordinal}{path}", now, was)
+            raise self._differs(f"{self._name}@{ordinal}{path}", _shown(now), _shown(was))
 
     def _refused(self, item: Any) -> bool:
         """Whether the source may not give such an item, so that it became a dead letter."""
@@ -207,8 +207,8 @@ class _Recorded:
                 case DeadLetter(stage=stage) if stage == self._name and self._begun and entry.record.error.code not in _REFUSED:
                     self._rows.append(entry.record)
 
-    def _differs(self, where: str, now: Any, was: Any) -> ConfigInvalid:
-        return _changed(f"source {self._name!r} changed: {where} is {_shown(now)}, it was {_shown(was)}", self._name, where=where)
+    def _differs(self, where: str, now: str, was: str) -> ConfigInvalid:
+        return _changed(f"source {self._name!r} changed: {where} is {now}, it was {was}", self._name, where=where)
 
 
 def _shown(value: Any) -> str:

@@ -1,7 +1,9 @@
 """How a replay is asked for, and of which runs: in memory, on disk, living, resumed, or not whole any more."""
 
 import asyncio
+import inspect
 import tracemalloc
+from collections.abc import Iterator
 
 import pytest
 
@@ -55,6 +57,25 @@ async def _inside(flow, journal):
     with pytest.raises(oz.ObzenError, match=r"oz\.replaying"):
         replay(flow, journal)
     return await oz.replaying(flow, journal)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "why"), [("rows", int, "there is no 'count'"), ("count", bytes | None, "Expected `bytes | null`, got `int`")]
+)
+def test_parameters_that_the_flow_does_not_take_any_more_are_told(name, kind, why, tmp_path):
+    def flow(name, kind):
+        def s(**parameters) -> Iterator[int]:
+            yield 1
+
+        s.__signature__ = inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)])
+        s.__annotations__ = {name: kind, "return": Iterator[int]}
+        return oz.Flow("f", oz.source(s) >> Seen().sink())
+
+    oz.run(flow("count", int | None).bind({"s": {"count": ["3"]}}), journal=tmp_path, run_id="r")
+    with pytest.raises(oz.ObzenError) as caught:
+        replay(flow(name, kind), "r", journal=tmp_path)
+    assert caught.value.code == "flow_changed"
+    assert caught.value.message == (f"flow 'f' does not take the parameters that the run was started with, s: {{'count': 3}} ({why})")
 
 
 def test_inside_a_loop_it_is_awaited():

@@ -346,6 +346,21 @@ def test_bad_rows_and_items_that_may_not_leave_are_compared_too():
             assert expected in played.error.message
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ([1, oz.Bad("x", "no", "f:2"), 3], [1, 2, 3], "source 'numbers' changed: numbers@1 is 2, it was 3"),
+        ([1, oz.Bad("x", "no", "f:2")], [1, 2], "source 'numbers' changed: an item is 2, it was a bad row"),
+        ([1, 2], [1, oz.Bad("x", "no", "f:2")], "source 'numbers' changed: bad row f:2 is b'x', it was an event"),
+    ],
+)
+def test_an_item_in_place_of_a_bad_row_is_told_and_the_other_way_round(before, now, expected):
+    journal = oz.MemoryJournal(keep=True)
+    died(plain([*before, 0], fails_at=len(before)), journal=journal)
+    played, _ = ran(plain([*now, 0]), journal=journal)
+    assert played.error.message == expected
+
+
 def test_a_journal_that_forgot_the_items_still_knows_that_they_differ():
     broken = Broken(100_000)
     rounds = []
