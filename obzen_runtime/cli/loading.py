@@ -55,7 +55,8 @@ def load_started(run: RunDirectory, *, call: str = "", override: str | None = No
     """Load the flow that a run was started from, with its parameters, by its manifest or by the file named in `override`.
 
     `override` is None for a command that takes none. `call` is what a program calls instead, for a flow that only a
-    function of its own can build, such as `oz.resume`. Raises what `load` raises, and `FlowInvalid` when the manifest does not say where the flow stands.
+    function of its own can build, such as `oz.resume`. Raises what `load` raises, and `FlowInvalid` when the manifest
+    does not say where the flow stands.
     """
     manifest = run.read_manifest()
     if override:
@@ -95,7 +96,7 @@ def split(text: str) -> tuple[Path, str]:
         path, _, variable = text.rpartition(":")
         file = Path(path)
         if not variable.isidentifier():
-            raise UsageError(f"{text}: {variable!r} is no name of a variable", remedy="Write FILE:VARIABLE, such as flow.py:orders")
+            raise UsageError(f"{text}: {variable!r} is not a name for a variable", remedy="Write FILE:VARIABLE, such as flow.py:orders")
     if file.is_dir():
         inside = sorted(path.name for path in file.glob("*.py"))[:5]
         hint = f", such as {file / inside[0]}" if inside else ""
