@@ -41,7 +41,7 @@ class SelfSupervised(Generic[C]):
 
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            raise UsageError(f"{name!r} is no name of an actor", remedy="Give one line of text, such as 'connection-1'.")
+            raise UsageError(f"{name!r} is not a name for an actor", remedy="Give one line of text, such as 'connection-1'.")
         self.name = name
         self.mailbox: Mailbox[Any] = Mailbox()
         self.ground: Ground | None = None

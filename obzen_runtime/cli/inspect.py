@@ -71,7 +71,7 @@ def selection_of(options: InspectOptions) -> Selection:
         found = {kind for kind in KINDS.values() if name in (kind_of(kind), kind_of(kind).partition(".")[0])}
         if not found and name != "event":
             known = sorted({kind_of(kind) for kind in KINDS.values()} | {"run", "actor", "event"})
-            raise UsageError(f"--type {name!r} is no kind of record", remedy=f"There are: {', '.join(known)}")
+            raise UsageError(f"--type {name!r} is not a kind of record", remedy=f"There are: {', '.join(known)}")
         kinds |= found
     if options.to is not None and options.to < options.from_:
         raise UsageError(f"--to {options.to} lies before --from {options.from_}")

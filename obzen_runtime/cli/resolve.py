@@ -95,7 +95,7 @@ def resolve(options: ResolveOptions) -> int:
     outcome = next((each for each in _OUTCOMES if each == options.as_), None)
     if outcome is None:
         raise UsageError(
-            "no outcome is given" if options.as_ is None else f"--as {options.as_!r} is no outcome",
+            "no outcome is given" if options.as_ is None else f"--as {options.as_!r} is not an outcome",
             remedy="Add --as delivered, --as deliver or --as dead",
         )
     if stage is None or event is None:

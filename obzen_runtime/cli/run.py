@@ -86,4 +86,4 @@ def bytes_of(text: str) -> int | None:
         found = retention_from(text)
         if found.size is not None and found.seconds is None:
             return found.size
-    raise UsageError(f"--max-bytes {text!r} is no size", remedy="Write, for instance, --max-bytes 50GiB")
+    raise UsageError(f"--max-bytes {text!r} is not a size", remedy="Write, for instance, --max-bytes 50GiB")

@@ -50,7 +50,7 @@ def order_of(options: StopOptions) -> Order:
     if kind != "stop":
         raise UsageError(f"--within goes with a stop, not with --{kind}", remedy="A drain takes the time it needs; a cancel takes none")
     if not (math.isfinite(options.within) and options.within >= 0):
-        raise UsageError(f"--within {options.within} is no number of seconds", remedy="Give seconds, 0 or more")
+        raise UsageError(f"--within {options.within} is not a number of seconds", remedy="Give seconds, 0 or more")
     return Order(kind, options.within)
 
 

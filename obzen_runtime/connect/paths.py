@@ -36,7 +36,7 @@ def refusal(path: Path, doing: str, error: OSError | ValueError) -> ObzenError:
         case IsADirectoryError():
             return IoFailed(f"{cannot}: it is a directory", remedy="Give the path of a file.", path=shown)
         case NotADirectoryError():
-            return IoFailed(f"{cannot}: a part of the path is no directory", remedy="Check the path.", path=shown)
+            return IoFailed(f"{cannot}: a part of the path is not a directory", remedy="Check the path.", path=shown)
         case ValueError():
             return IoFailed(f"cannot {doing} {shown!r}: no file can be called that ({error})", remedy="Check the path.", path=shown)
         case PermissionError():

@@ -84,7 +84,7 @@ class StopFlow(msgspec.Struct, frozen=True, tag=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.within, int | float) or not 0 <= self.within < _LONGEST:
-            raise UsageError(f"within={self.within!r} is no number of seconds", remedy="Give one, such as 30.")
+            raise UsageError(f"within={self.within!r} is not a number of seconds", remedy="Give one, such as 30.")
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):

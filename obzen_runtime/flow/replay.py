@@ -44,7 +44,7 @@ def opened(run: str | Path | Reads, journal: str | Path) -> tuple[Reads, RunDire
     if isinstance(run, Reads):
         return run, None
     if not isinstance(run, str | Path):
-        raise UsageError(f"{run!r} is no run", remedy="Give a run's id, its directory, or its journal.")
+        raise UsageError(f"{run!r} is not a run", remedy="Give a run's id, its directory, or its journal.")
     here = RunDirectory(Path(run))
     place = here if here.exists else find_run(Path(journal), str(run))
     return SegmentReader.open(place.path), place

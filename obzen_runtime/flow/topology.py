@@ -25,7 +25,7 @@ def ignored(*types: type) -> Ignored:
     for each in types:
         if not isinstance(each, type):
             raise UsageError(
-                f"oz.ignored({each!r}): {each!r} is no class", remedy="Give the classes of events, such as oz.ignored(Declined)."
+                f"oz.ignored({each!r}): {each!r} is not a class", remedy="Give the classes of events, such as oz.ignored(Declined)."
             )
     return Ignored(types)
 

@@ -65,6 +65,6 @@ class Graph(msgspec.Struct, frozen=True):
             for end in (edge.source, edge.target):
                 if end not in known:
                     raise ValidationFailed(
-                        f"the edge {edge.source!r} -> {edge.target!r} names {end!r}, which is no node of the graph",
+                        f"the edge {edge.source!r} -> {edge.target!r} names {end!r}, which is not a node of the graph",
                         remedy=f"Add a node {end!r}",
                     )

@@ -72,7 +72,7 @@ def journal_from(given: object) -> "Journal":
     """An open journal that a user gives. Raises `UsageError` for what is none."""
     if isinstance(given, Journal) and not isinstance(given, type):
         return given
-    raise UsageError(f"journal={given!r} is no journal", remedy="Give a directory for runs, or a journal that is open.")
+    raise UsageError(f"journal={given!r} is not a journal", remedy="Give a directory for runs, or a journal that is open.")
 
 
 class Entry(NamedTuple):

@@ -267,7 +267,7 @@ class Transient(ObzenError):
     """Raised by user code: the same work may succeed when tried again.
 
     `retry_after` (seconds, also as the text that an HTTP header gives) is a floor for the wait before the next try; what
-    is no number of seconds is passed over.
+    is not a number of seconds is passed over.
     """
 
     default_code = "transient"

@@ -43,6 +43,6 @@ def every(count: int) -> Every:
 
 
 def check_emit(emit: object) -> None:
-    """Raises `UsageError` for what is no policy, such as `oz.each` without its parentheses."""
+    """Raises `UsageError` for what is not a policy, such as `oz.each` without its parentheses."""
     if not isinstance(emit, Emit):
         raise UsageError(f"emit={emit!r} does not say when to give", remedy="Write oz.at_end(), oz.each() or oz.every(n).")

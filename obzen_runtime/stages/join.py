@@ -74,7 +74,7 @@ def join(
     `inner`: an event without a match is dropped as unmatched; `left`: it is given `None` as its match.
     """
     if how not in ("inner", "left"):
-        raise UsageError(f"how={how!r} is no kind of join", remedy="Use 'inner' or 'left'.")
+        raise UsageError(f"how={how!r} is not a kind of join", remedy="Use 'inner' or 'left'.")
 
     check_called("stream_key", stream_key)
     check_called("reference_key", reference_key)

@@ -45,7 +45,9 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 def check_policy(on_error: object) -> None:
     """Raises `UsageError` for what is no `OnError`."""
     if on_error not in get_args(OnError):
-        raise UsageError(f"on_error={on_error!r} is no policy for events that fail", remedy=f"Give one of {', '.join(get_args(OnError))}.")
+        raise UsageError(
+            f"on_error={on_error!r} is not a policy for events that fail", remedy=f"Give one of {', '.join(get_args(OnError))}."
+        )
 
 
 def _whole(value: object, least: int, most: int) -> bool:

@@ -229,7 +229,7 @@ def declare(annotation: Any) -> tuple[tuple[Declared, ...], bool]:
     try:
         hash(bare)
     except TypeError as error:
-        raise UsageError(f"the annotation {bare!r} is no type", remedy="Write list[int], not [int].") from error
+        raise UsageError(f"the annotation {bare!r} is not a type", remedy="Write list[int], not [int].") from error
     return (Declared(bare, _origin(bare), marked),), False
 
 

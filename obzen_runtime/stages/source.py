@@ -62,7 +62,7 @@ class Progress:
     @expected.setter
     def expected(self, count: int | None) -> None:
         if count is not None and type(count) is not int:
-            raise UsageError(f"progress.expected={count!r} is no number of items", remedy="Give a whole number, or None.")
+            raise UsageError(f"progress.expected={count!r} is not a number of items", remedy="Give a whole number, or None.")
         self._expected = count
 
 
@@ -125,7 +125,7 @@ def source(
         if seek and not repeatable:
             raise UsageError(f"source {function.__name__!r} takes an offset and is repeatable=False", remedy="Leave out one of them.")
         if ack is not None and not inspect.iscoroutinefunction(ack):
-            raise UsageError(f"source {function.__name__!r}: ack is no coroutine function", remedy="Write `async def ack(offset)`.")
+            raise UsageError(f"source {function.__name__!r}: ack is not a coroutine function", remedy="Write `async def ack(offset)`.")
         parameters = {name: each for name, each in signature.parameters.items() if each.annotation is not Progress and name != seek}
         outputs = tuple(each for each in signature.outputs or () if each.origin is not Bad)
         described = Source(function.__name__, function, signature=signature._replace(parameters=parameters, outputs=outputs))

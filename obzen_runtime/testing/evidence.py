@@ -306,7 +306,7 @@ def _held(name: str, node: Sink, known: Sinks) -> list[str]:
             if truth - got:
                 wrong.append(_surplus(f"sink {name} (safe) delivered", got, truth | got))
             elif surplus := set(got) - set(truth):
-                wrong.append(f"sink {name} delivered {_shown(surplus.pop())}, which is no event of the journal")
+                wrong.append(f"sink {name} delivered {_shown(surplus.pop())}, which is not an event of the journal")
             elif (got - truth).total() > most:
                 again = counted((got - truth).total(), "event")
                 wrong.append(f"sink {name} (safe) delivered {again} again, at most {most} can be without a receipt")

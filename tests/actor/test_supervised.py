@@ -188,7 +188,7 @@ def test_O_04_the_writer_id_is_the_name():
 
 @pytest.mark.parametrize("wrong", [5, None, "", " ", "two\nlines", "\ud800"])
 def test_O_04_a_name_that_no_line_could_bear_is_refused(wrong):
-    with pytest.raises(UsageError, match="is no name of an actor"):
+    with pytest.raises(UsageError, match="is not a name for an actor"):
         Worker(wrong)
 
 

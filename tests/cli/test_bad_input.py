@@ -234,7 +234,7 @@ def test_an_unknown_durability_lists_the_known_ones(obzen, durability):
 @pytest.mark.parametrize("size", ["much", "7d", "0", "1B", "7d,1GiB", "all"])
 def test_a_size_that_is_none_is_shown_with_its_form(obzen, size):
     obzen.write(HELLO)
-    refused(obzen("run", "flow.py", "--max-bytes", size), 64, f"--max-bytes {size!r} is no size", "50GiB")
+    refused(obzen("run", "flow.py", "--max-bytes", size), 64, f"--max-bytes {size!r} is not a size", "50GiB")
     assert not (obzen.folder / "runs").exists()
 
 

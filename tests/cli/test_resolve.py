@@ -87,7 +87,7 @@ def test_one_that_was_delivered_is_settled_at_once(mail):
 def test_what_is_not_in_doubt_and_what_says_nothing_is_refused(mail):
     refused(mail("resolve", "mail", "send", "numbers@2", "--as", "dead"), 64, "no delivery of numbers@2 by send", "send numbers@3")
     refused(mail("resolve", "mail", "send", "three", "--as", "dead"), 64, "'three' names no event", "orders@17")
-    refused(mail("resolve", "mail", "send", "numbers@3", "--as", "lost"), 64, "--as 'lost' is no outcome", "--as deliver")
+    refused(mail("resolve", "mail", "send", "numbers@3", "--as", "lost"), 64, "--as 'lost' is not an outcome", "--as deliver")
     refused(mail("resolve", "mail", "send", "numbers@3"), 64, "no outcome is given")
     refused(mail("resolve", "mail", "send", "--as", "dead"), 64, "no delivery is named")
     refused(mail("resolve"), 64, "no run is named")

@@ -92,8 +92,8 @@ def test_a_living_run_without_a_fifo_says_what_to_do(obzen, living):
     [
         (("--drain", "--cancel"), ("both --drain and --cancel",)),
         (("--drain", "--within", "3"), ("--within goes with a stop",)),
-        (("--within", "-3"), ("no number of seconds",)),
-        (("--within", "nan"), ("no number of seconds",)),
+        (("--within", "-3"), ("not a number of seconds",)),
+        (("--within", "nan"), ("not a number of seconds",)),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(obzen, arguments, words):

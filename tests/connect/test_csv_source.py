@@ -271,7 +271,7 @@ def test_a_missing_file_a_directory_and_a_file_in_a_files_place_are_told_with_th
     for path, kind, said in [
         (tmp_path / "nothing.csv", NotFound, "there is no such file"),
         (tmp_path, IoFailed, "it is a directory"),
-        (tmp_path / "file" / "x.csv", IoFailed, "a part of the path is no directory"),
+        (tmp_path / "file" / "x.csv", IoFailed, "a part of the path is not a directory"),
     ]:
         with pytest.raises(kind) as failed:
             read(csv_source("rows", Row, path=path))

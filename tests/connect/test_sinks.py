@@ -84,7 +84,7 @@ def test_a_place_that_cannot_be_written_is_told_with_its_remedy(make, tmp_path):
         (tmp_path / "no" / "out", NotFound, f"no directory {tmp_path / 'no'}", "mkdir -p"),
         (tmp_path / "a b" / "out", NotFound, f"no directory {tmp_path / 'a b'}", f"mkdir -p '{tmp_path / 'a b'}'"),
         (tmp_path, IoFailed, "it is a directory", "Give the path of a file."),
-        (tmp_path / "file" / "out", IoFailed, "a part of the path is no directory", "Check the path."),
+        (tmp_path / "file" / "out", IoFailed, "a part of the path is not a directory", "Check the path."),
     ]:
         with pytest.raises(kind) as failed:
             opened(make("out", Row, path=path))

@@ -305,7 +305,7 @@ def test_what_stands_in_a_circle_is_judged_by_what_it_says_itself():
 
 @pytest.mark.parametrize("kind", ["Right", 3, Left(1), int | str], ids=str)
 def test_what_is_ignored_is_a_class(kind):
-    with pytest.raises(UsageError, match="is no class"):
+    with pytest.raises(UsageError, match="is not a class"):
         oz.ignored(kind)
 
 

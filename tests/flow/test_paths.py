@@ -40,7 +40,7 @@ def test_an_empty_list_and_a_thing_that_is_no_stage_are_refused():
     with pytest.raises(TypeError, match="is not a stage; decorate it"):
         ints(1) >> print
     for name in (" ", "two\nlines", 5, ints(1) >> Seen().sink()):
-        with pytest.raises(UsageError, match="is no name of a flow"):
+        with pytest.raises(UsageError, match="is not a name for a flow"):
             oz.Flow(name, ints(1) >> Seen().sink())
 
 

@@ -35,7 +35,7 @@ def test_two_nodes_with_one_id_are_refused():
 
 @pytest.mark.parametrize("edge", [Edge("a", "b"), Edge("b", "a")])
 def test_an_edge_to_or_from_nowhere_is_refused(edge):
-    with pytest.raises(ValidationFailed, match="names 'b', which is no node"):
+    with pytest.raises(ValidationFailed, match="names 'b', which is not a node"):
         Graph((Node("a"),), (edge,))
 
 

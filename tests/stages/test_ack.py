@@ -259,5 +259,5 @@ def test_ack_must_be_a_coroutine_function():
     def numbers() -> Iterator[int]:
         yield 1
 
-    with pytest.raises(UsageError, match="ack is no coroutine function"):
+    with pytest.raises(UsageError, match="ack is not a coroutine function"):
         oz.source(ack=print)(numbers)

@@ -101,10 +101,10 @@ def given(event: int) -> int:
 @pytest.mark.parametrize(
     ("describe", "said"),
     [
-        (lambda: oz.transform(on_error="ignore")(given), "on_error='ignore' is no policy .* Give one of dead_letter, fail, skip"),
-        (lambda: oz.sink(on_error=None)(given), "on_error=None is no policy"),
-        (lambda: oz.join(stream_key=abs, reference_key=abs, on_error="x")(show.handler), "on_error='x' is no policy"),
-        (lambda: oz.stateful(key=abs, emit=oz.each(), on_error="raise"), "on_error='raise' is no policy"),
+        (lambda: oz.transform(on_error="ignore")(given), "on_error='ignore' is not a policy .* Give one of dead_letter, fail, skip"),
+        (lambda: oz.sink(on_error=None)(given), "on_error=None is not a policy"),
+        (lambda: oz.join(stream_key=abs, reference_key=abs, on_error="x")(show.handler), "on_error='x' is not a policy"),
+        (lambda: oz.stateful(key=abs, emit=oz.each(), on_error="raise"), "on_error='raise' is not a policy"),
         (lambda: oz.transform(retry=3)(given), r"given: retry=3: give an oz.Retry"),
         (lambda: oz.sink(executor=4)(given), r"given: executor=4: give oz.threads\(n\)"),
         (lambda: oz.fold(0, emit=oz.each), r"emit=<function each .* Write oz.at_end\(\), oz.each\(\) or oz.every\(n\)"),

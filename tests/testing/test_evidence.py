@@ -107,7 +107,7 @@ def known(rows, *, undelivered=None, missing=1, lossy=False, sure="exact", clash
     [
         ("safe", [1, 2, 3, 3], {}, None),
         ("safe", [1, 2], {}, "sink store (safe) delivered 3 never, once is right"),
-        ("safe", [1, 2, 3, 4], {}, "sink store delivered 4, which is no event of the journal"),
+        ("safe", [1, 2, 3, 4], {}, "sink store delivered 4, which is not an event of the journal"),
         (
             "safe",
             [1, 2, 3, 3],
