@@ -299,7 +299,7 @@ def _asked(named: object, names: Sequence[str]) -> Iterator[str]:
     """What a name stands for: such a function itself, or a module or class of which one is named beside it."""
     if isinstance(named, types.ModuleType):
         for name in names:
-            member = getattr(named, name, None)
+            member = vars(named).get(name)
             if _hashable(member) and member in _MOODS:
                 yield _MOODS[member]
             elif isinstance(member, type) and member in _CLASSES:

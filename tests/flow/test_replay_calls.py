@@ -3,12 +3,15 @@
 import asyncio
 import inspect
 import tracemalloc
+import types
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 import obzen_runtime as oz
 from obzen_runtime.flow import replay
+from obzen_runtime.journal import RunDirectory, SegmentReader, fork
 from tests.flow.kit import Seen, Valve, ints, play, until
 from tests.flow.replaying import plain, recorded, same, summed
 
@@ -102,6 +105,69 @@ def test_a_run_on_disk_is_named_by_its_id_and_tells_whether_its_code_changed(tmp
     assert (found.event, found.code_changed) == ("t@40", True)
     assert "t@40" in str(found)
     assert "its code changed since the run" in str(found)
+
+
+def test_a_replay_leaves_modules_alone_that_load_their_parts_when_asked(monkeypatch):
+    class Lazy(types.ModuleType):
+        def __getattr__(self, name):
+            raise ImportError(f"{name} is not installed")
+
+    monkeypatch.setitem(globals(), "lazy", Lazy("lazy"))
+
+    @oz.transform
+    def t(number: int) -> int:
+        return lazy.part if number < 0 else next(numbers)  # noqa: F821
+
+    numbers = iter(range(100))
+    flow = oz.Flow("f", ints(5) >> t >> Seen().sink())
+    assert [each.event for each in replay(flow, recorded(flow)[0]).differences] == ["t@0"]
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "why"),
+    [
+        ({"versions": {"python": "2.7.18"}}, "the run was made under Python 2.7.18, this is "),
+        ({"platform": "Plan9-4-mips"}, "the run was made on Plan9-4-mips, this is "),
+    ],
+)
+def test_a_difference_to_a_run_of_another_python_or_machine_proves_nothing_and_sameness_does(elsewhere, why, tmp_path):
+    flow = oz.Flow("f", ints(5) >> plain(same) >> Seen().sink())
+    oz.run(flow, journal=tmp_path, run_id="r")
+    place = RunDirectory(tmp_path / "r")
+    place.write_manifest(msgspec.structs.replace(place.read_manifest(), **elsewhere))
+    report = replay(flow, "r", journal=tmp_path)
+    assert (report.certified, report.comparable, report.reason) == (True, False, "")
+    report = replay(oz.Flow("f", ints(5) >> plain(lambda n: n + 1) >> Seen().sink()), "r", journal=tmp_path)
+    assert (report.certified, report.comparable) == (False, False)
+    assert report.reason.startswith(why)
+
+
+def test_a_run_that_had_not_begun_is_told_so():
+    with pytest.raises(oz.ObzenError, match="had not begun"):
+        replay(oz.Flow("f", ints(5) >> Seen().sink()), oz.MemoryJournal(keep=True))
+
+
+def test_a_run_that_is_gone_on_with_after_a_fork_replays_with_the_chance_of_each_part(tmp_path):
+    @oz.transform
+    def t(number: int, ctx: oz.Context) -> int:
+        return number + int(ctx.random.random() * 1000)
+
+    valve, again = Valve(), Valve(opened=60)
+    again.end()
+    flows = [oz.Flow("f", each.source() >> t >> Seen().sink(), window=oz.Window(events=10)) for each in (valve, again)]
+
+    async def stopped():
+        async with oz.start(flows[0], journal=tmp_path, run_id="first") as handle:
+            valve.give(30)
+            await until(lambda: handle.metrics()["t"]["received"] >= 30)
+            return await handle.stop()
+
+    asyncio.run(stopped())
+    origin = RunDirectory(tmp_path / "first")
+    fork(origin, tmp_path, "second", at=SegmentReader.open(origin.path).head, live=True)
+    assert oz.resume(flows[1], "second", journal=tmp_path).state == "drained"
+    report = replay(flows[1], "second", journal=tmp_path)
+    assert (report.certified, report.run_id, report.stages["t"].recorded) == (True, "second", 60)
 
 
 def test_a_run_that_lives_is_replayed_up_to_now_and_goes_on(tmp_path):

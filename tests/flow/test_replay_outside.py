@@ -7,7 +7,9 @@ import socket
 import subprocess
 import time
 import uuid
+from datetime import datetime as moment
 from threading import Thread
+from uuid import uuid4
 
 import pytest
 
@@ -35,6 +37,14 @@ def by_identity(number):
     return uuid.uuid4().int >> 70
 
 
+def by_a_name(number):
+    return uuid4().int >> 70
+
+
+def by_a_class(number):
+    return int(moment.now(datetime.UTC).timestamp() * 1e6)
+
+
 def by_a_helper(number):
     return by_chance(number)
 
@@ -44,6 +54,8 @@ MOODS = {
     by_another_clock: ("datetime.datetime.now", "ctx.now()"),
     by_chance: ("random.randrange", "ctx.random"),
     by_identity: ("uuid.uuid4", "ctx.uuid()"),
+    by_a_name: ("uuid.uuid4", "ctx.uuid()"),
+    by_a_class: ("datetime.datetime.now", "ctx.now()"),
     by_a_helper: ("random.randrange", "ctx.random"),
 }
 
