@@ -38,7 +38,8 @@ def test_a_keyed_sink_gets_the_same_key_for_an_event_after_every_death(shape, wr
         else:
 
             @oz.sink(delivery="keyed", concurrency=3 if shape == "lanes" else 1)
-            async def Charge(n: int, *, key: oz.IdempotencyKey) -> None:
+            async def Charge(n: int, ctx: oz.Context, *, key: oz.IdempotencyKey) -> None:
+                assert key.endswith(ctx.event.id)
                 got.append((n, key))
 
         return oz.Flow("f", ints(12) >> Charge, window=oz.Window(events=4))

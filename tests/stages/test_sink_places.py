@@ -1,11 +1,14 @@
 """Writers with a place of their own: where they go on, what is synced before a receipt, and who is not made again."""
 
+import asyncio
+import threading
+
 import pytest
 
 import obzen_runtime as oz
 from obzen_runtime.events import ActorCompleted, Receipt, Slice
 from obzen_runtime.journal import Fsync
-from tests.flow.kit import Mortal, ints, play
+from tests.flow.kit import Mortal, ints, play, until
 from tests.stages.deliveries import DEATHS, count_appends, sound, terminal
 
 
@@ -170,3 +173,27 @@ def test_a_sync_that_fails_fails_the_flow_and_its_events_have_no_receipt():
     assert "No space left" in played.error.message
     assert log == []
     assert closed == [1]
+
+
+async def test_a_writer_is_not_closed_under_the_thread_that_syncs_it(tmp_path):
+    begun, go_on, log = threading.Event(), threading.Event(), []
+
+    @oz.sink
+    class File:
+        def write(self, n: int) -> None: ...
+
+        def sync(self) -> None:
+            begun.set()
+            go_on.wait(10)
+            log.append("synced")
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None:
+            log.append("closed")
+
+    async with oz.start(oz.Flow("f", ints(3) >> File), journal=tmp_path, durability="fsync") as handle:
+        await until(begun.is_set)
+        asyncio.get_running_loop().call_later(0.1, go_on.set)
+        assert (await handle.cancel()).state == "cancelled"
+    assert log == ["synced", "closed"]
