@@ -131,7 +131,7 @@ class Node:
     """Names of the inputs; a join has two."""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             remedy = "Write a def: a lambda has no name." if self.name == "<lambda>" else "Use letters, digits and _, at most 63."
             raise UsageError(f"stage name {self.name!r} is not allowed", remedy=remedy)
 

@@ -102,6 +102,8 @@ def given(event: int) -> int:
     ("describe", "said"),
     [
         (lambda: oz.transform(on_error="ignore")(given), "on_error='ignore' is not a policy .* Give one of dead_letter, fail, skip"),
+        (lambda: show.named(5), "stage name 5 is not allowed. Use letters, digits and _"),
+        (lambda: show.named("a b"), "stage name 'a b' is not allowed. Use letters, digits and _"),
         (lambda: oz.sink(on_error=None)(given), "on_error=None is not a policy"),
         (lambda: oz.join(stream_key=abs, reference_key=abs, on_error="x")(show.handler), "on_error='x' is not a policy"),
         (lambda: oz.stateful(key=abs, emit=oz.each(), on_error="raise"), "on_error='raise' is not a policy"),
