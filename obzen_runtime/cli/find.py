@@ -37,9 +37,6 @@ def which(options: WhichOptions) -> RunDirectory:
     base = Path(options.runs)
     if options.run is None:
         return find_run(base, "--last")
-    here = RunDirectory(Path(options.run))
-    if here.exists:
-        return here
-    if "/" in options.run and not here.path.exists():
+    if "/" in options.run and not Path(options.run).exists():
         raise NotFound(f"there is no directory {options.run}", code="run_not_found", remedy="List the runs with `obzen runs`")
     return find_run(base, options.run)

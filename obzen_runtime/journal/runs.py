@@ -135,7 +135,7 @@ async def run_started(log: _Log) -> RunStarted | None:
 
 
 def find_run(base: Path, words: str, files: Files | None = None) -> RunDirectory:
-    """The run a user means: `--last`, a run id, the beginning of one, or the path of its directory.
+    """The run a user means: `--last`, the path of its directory, a run id, or the beginning of one.
 
     Raises `NotFound` (`run_not_found`) when there is none, `UsageError` when several begin so.
     """
@@ -145,11 +145,11 @@ def find_run(base: Path, words: str, files: Files | None = None) -> RunDirectory
         if not summaries:
             raise _no_run(f"there is no run in {base}", ())
         return summaries[0].run
+    here = RunDirectory(Path(words), files)
+    if here.exists:
+        return here
     if "/" in words:
-        run = RunDirectory(Path(words), files)
-        if not run.exists:
-            raise _no_run(f"{words} is not the directory of a run", ())
-        return run
+        raise _no_run(f"{words} is not the directory of a run", ())
     runs = _runs(base, files)
     matching = [run for run in runs if run.run_id == words] or [run for run in runs if words and run.run_id.startswith(words)]
     if not matching:

@@ -52,8 +52,8 @@ def ended(obzen, number, *options, name="r"):
     return done
 
 
-def killed(obzen, number=signal.SIGKILL):
-    return ended(obzen, number, "--quiet").stdout
+def killed(obzen, number=signal.SIGKILL, *, name="r"):
+    return ended(obzen, number, "--quiet", name=name).stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -214,6 +214,16 @@ def test_a_flow_built_inside_a_function_is_resumed_by_its_program(obzen):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "flow.py"], cwd=obzen.folder, env=environment, check=True, capture_output=True, timeout=60)
     refused(obzen("resume", "r"), 78, "built inside a function", "oz.resume(flow, 'r')", "--flow FILE:VARIABLE")
+
+
+def test_a_directory_is_meant_also_where_another_run_has_its_name(obzen):
+    obzen.run(HELLO, "--run-id", "r", "-q")
+    killed(obzen, signal.SIGTERM, name="here")
+    obzen.run(HELLO, "--run-id", "here", "--journal", "others", "-q")
+    (obzen.folder / "runs" / "here").rename(obzen.folder / "here")
+    (obzen.folder / "others" / "here").rename(obzen.folder / "runs" / "here")
+    obzen.write(STOPS)
+    assert obzen("resume", "here").out.splitlines() == TOTALS
 
 
 def test_a_run_that_is_not_there(obzen):
