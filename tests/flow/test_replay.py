@@ -197,6 +197,27 @@ def test_a_retried_event_replays_as_what_became_of_it():
     proved(oz.Flow("f", ints(40) >> flaky >> Seen().sink()))
 
 
+def test_a_join_that_got_over_a_breakdown_replays_as_what_became_of_it():
+    def priced(*, breaks):
+        left = {7, 12} if breaks else set()
+
+        @oz.join(stream_key=lambda number: number % 10, reference_key=lambda number: number)
+        def price(number: int, rate: int) -> int:
+            if number in left:
+                left.discard(number)
+                raise SystemExit("broken")
+            return number * rate
+
+        return oz.Flow("f", ints(40) >> price.stream, ints(8, "rates") >> price.reference, price >> Seen().sink())
+
+    journal, played = recorded(priced(breaks=True))
+    assert (played.state, len(played.of(ActorRestarted))) == ("drained", 2)
+    for breaks in (True, False):
+        report = replay(priced(breaks=breaks), journal)
+        assert report.certified, report.differences
+        assert report.stages["price"].recorded == 32
+
+
 def test_restarts_inside_a_run_do_not_disturb():
     flow = oz.Flow("f", ints(500) >> crashing(300, times=2) >> summed >> Seen().sink(), window=oz.Window(events=20))
     journal, played = recorded(flow)
