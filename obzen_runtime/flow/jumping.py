@@ -6,6 +6,9 @@ It does not jump while a call of this loop is under way on another thread: that 
 import asyncio
 import selectors
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 __all__ = ["JumpingLoop"]
@@ -37,6 +40,8 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return super().time() + self._jumping.ahead
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":  # type: ignore[override]
+        if isinstance(executor, ThreadPoolExecutor | None):  # what a step may not do, it may not do there
+            func = partial(copy_context().run, func)
         future = super().run_in_executor(executor, func, *args)
         self._jumping.busy += 1
         future.add_done_callback(self._called)

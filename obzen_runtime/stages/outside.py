@@ -18,10 +18,15 @@ _STAGE: ContextVar[str] = ContextVar("STAGE", default="")
 _CALLS = frozenset(
     {
         "os.exec",
+        "os.fork",
+        "os.forkpty",
         "os.posix_spawn",
         "os.system",
         "socket.connect",
         "socket.getaddrinfo",
+        "socket.gethostbyaddr",
+        "socket.gethostbyname",
+        "socket.getnameinfo",
         "socket.sendmsg",
         "socket.sendto",
         "subprocess.Popen",

@@ -2,10 +2,12 @@
 
 import asyncio
 import datetime
+import os
 import random
 import socket
 import subprocess
 import time
+import urllib.request
 import uuid
 from datetime import datetime as moment
 from threading import Thread
@@ -90,7 +92,7 @@ def test_time_and_chance_of_the_context_are_the_same_in_a_replay():
     proved(oz.Flow("f", ints(100) >> asks >> Seen().sink(), window=oz.Window(events=7)))
 
 
-@pytest.mark.parametrize("where", ["loop", "thread", "coroutine"])
+@pytest.mark.parametrize("where", ["loop", "thread", "coroutine", "executor"])
 def test_a_replay_makes_no_outside_call(where):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
@@ -104,6 +106,9 @@ def test_a_replay_makes_no_outside_call(where):
             with socket.create_connection(address):
                 return number
 
+        async def asks_elsewhere(number: int) -> int:
+            return await asyncio.get_running_loop().run_in_executor(None, asks, number)
+
         async def asks_and_waits(number: int) -> int:
             _, writer = await asyncio.open_connection(*address)
             writer.close()
@@ -113,6 +118,7 @@ def test_a_replay_makes_no_outside_call(where):
             "loop": oz.transform(asks),
             "thread": oz.transform(executor=oz.threads(1))(asks),
             "coroutine": oz.transform(asks_and_waits),
+            "executor": oz.transform(asks_elsewhere),
         }[where].named("asks")
         thread = Thread(target=serve)
         thread.start()
@@ -127,6 +133,32 @@ def test_a_replay_makes_no_outside_call(where):
         served[0].close()
         with socket.create_connection(address):
             """Outside of a step everything may call."""
+
+
+OUTSIDE = {
+    "os.fork": os.fork,
+    "os.posix_spawn": lambda: os.posix_spawn("/bin/true", ["true"], {}),
+    "socket.gethostbyname": lambda: socket.gethostbyname("localhost"),
+    "socket.gethostbyaddr": lambda: socket.gethostbyaddr("127.0.0.1"),
+    "socket.getnameinfo": lambda: socket.getnameinfo(("127.0.0.1", 80), 0),
+    "urllib.Request": lambda: urllib.request.urlopen("http://127.0.0.1:9"),
+}
+
+
+@pytest.mark.parametrize("call", OUTSIDE)
+def test_calls_to_the_outside_are_refused_by_name(call):
+    live = [True]
+
+    @oz.transform
+    def asks(number: int) -> int:
+        if not live:
+            OUTSIDE[call]()
+        return number
+
+    flow = oz.Flow("f", ints(1) >> asks >> Seen().sink())
+    journal, _ = recorded(flow)
+    live.clear()
+    assert f"({call})" in replay(flow, journal).differences[0].replayed
 
 
 def test_a_replay_starts_no_program():
