@@ -21,6 +21,8 @@ T = TypeVar("T")
 class Bad(msgspec.Struct, frozen=True):
     """What a source yields for a row that is no event: it becomes a dead letter with its place, and the source goes on.
 
+    A source that gives offsets gives it one too: `oz.At(offset, oz.Bad(row, error))`.
+
     Raises `UsageError` for values of other types: they would stand in the journal, where nobody could read them back.
     """
 

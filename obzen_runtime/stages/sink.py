@@ -86,8 +86,9 @@ def sink(handler: Callable[..., Any] | type[Any] | None = None, /, **options: Un
       `close`, must leave nothing to be committed.
     - `"sensitive"`: never by itself. It is in doubt until somebody decides with `obzen resolve`.
 
-    The other keywords are the fields of `Handling`, and `simulate`: a stand-in of the same shape, called in place of the
-    handler when the flow is simulated.
+    The other keywords say how it is called: `concurrency`, `executor`, `batch` and `within`, `retry`, `on_error`, all as
+    for `oz.transform`. `simulate` is a stand-in of the same shape, called in place of the handler when the flow is
+    simulated.
     """
 
     def make(function: Any) -> Sink:
