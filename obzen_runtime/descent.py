@@ -306,11 +306,9 @@ def _places(slices: Sequence[Slice], offsets: Iterable[int]) -> Iterator[tuple[s
     """The events at ascending offsets over slices."""
     which, before = 0, 0
     for offset in offsets:
-        while which < len(slices) and offset - before >= slices[which].stop - slices[which].start:
-            before += slices[which].stop - slices[which].start
-            which += 1
-        if which < len(slices):
-            yield slices[which].upstream, slices[which].start + offset - before
+        while offset - before >= (size := slices[which].stop - slices[which].start):
+            which, before = which + 1, before + size
+        yield slices[which].upstream, slices[which].start + offset - before
 
 
 def _offsets(record: Block) -> dict[tuple[str, int], int]:

@@ -148,6 +148,29 @@ def test_a_checkpoint_keeps_what_is_open(monkeypatch):
     assert {"send": {"s@2": "open"}} in [each.doubted for each in played.of(Checkpoint)]
 
 
+def test_what_a_checkpoint_says_is_open_is_put_in_doubt_by_the_next_process(monkeypatch):
+    monkeypatch.setattr(pipelines, "_CHECKPOINT", 0)
+    journal, running, sent = Mortal(), [], []
+
+    @oz.sink(delivery="sensitive")
+    async def send(n: int) -> None:
+        sent.append(n)
+        if n == 2 and len(running) == 1:
+            running[0]._keep()
+            journal.left = 0
+
+    async def beside(pipeline):
+        running.append(pipeline)
+
+    flow = oz.Flow("f", ints(4) >> send)
+    play(flow, journal=journal, beside=beside)
+    assert {"send": {"s@2": "open"}} in [each.doubted for each in journal._records if isinstance(each, Checkpoint)]
+    played = journal.live(flow)
+    sound(played)
+    assert sent == [0, 1, 2, 3]
+    assert [(each.event, each.outcome) for each in played.of(DeliveryResolved)] == [(2, "doubted")]
+
+
 # -- what was decided, carried out behind the cursor ------------------------------------------------
 
 
