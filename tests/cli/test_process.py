@@ -124,11 +124,11 @@ def test_a_run_killed_by_its_terminal_going_away_can_still_be_read(folder):
     assert ended(spawn("journal", "check", "r", cwd=folder, stdout=-1, stderr=-1))[0] == 0
 
 
-def test_a_whole_process_for_one_event_takes_little_time(folder):
-    seconds = []
+def test_a_whole_process_for_one_event_takes_little_more_time_than_one_that_does_nothing(folder):
+    seconds = {"nothing": [], "run": []}  # 0.3 s and 0.4 s on an idle machine; a busy one takes its time with both
     for _ in range(4):
-        began = time.perf_counter()
-        process = spawn("run", "flow.py", "--quiet", "--set", "numbers.count=1", cwd=folder, stdout=-1, stderr=-1)
-        assert ended(process)[0] == 0
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 1.5, seconds  # 0.5 s on an idle machine; this one may be busy
+        for name, words in [("nothing", ["--version"]), ("run", ["run", "flow.py", "--quiet", "--set", "numbers.count=1"])]:
+            began = time.perf_counter()
+            assert ended(spawn(*words, cwd=folder, stdout=-1, stderr=-1))[0] == 0
+            seconds[name].append(time.perf_counter() - began)
+    assert min(seconds["run"]) < 3 * min(seconds["nothing"]), seconds
