@@ -49,6 +49,9 @@ def _verified(first: Path, second: Path, options: VerifyOptions) -> int:
     return MATCH if report.certified else UNCERTAIN
 
 
+_FOUND = {True: "the same", False: "not the same", None: "not compared"}
+
+
 def _told(report: VerifyReport) -> str:
     """A report for people: a line a stage, and what differs."""
     lines = [f"{report.flow}: {report.first} and {report.second}"]
@@ -56,7 +59,7 @@ def _told(report: VerifyReport) -> str:
     for name, stage in report.stages.items():
         how = "by ordinal" if stage.how == "ordinal" else "as a multiset by source event"
         events = counted(stage.first, "event") if stage.first == stage.second else f"{stage.first:,} and {counted(stage.second, 'event')}"
-        lines.append(f"  {name.ljust(wide)}  {events}, {how}: {'the same' if stage.same else 'not the same'}")
+        lines.append(f"  {name.ljust(wide)}  {events}, {how}: {_FOUND[stage.same]}")
     count = len(report.differences)
     lines += ["", f"{counted(count, 'difference')}{', the first of each stage:' if count else ''}"]
     return "\n".join([*lines, *map(str, report.differences)])

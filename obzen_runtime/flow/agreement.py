@@ -57,7 +57,8 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     """Events of the first run."""
     second: int
-    same: bool
+    same: bool | None
+    """None: they could not be compared."""
 
 
 class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
@@ -328,7 +329,7 @@ async def _compared(logs: Sequence[Reads], digests: Sequence[_Digests]) -> Verif
         found = None if where is None else await _difference(name, where, logs, digests, whole=whole)
         if found is not None:
             differences.append(found)
-        stages[name] = Agreement(how=how, first=counts[0], second=counts[1], same=found is None)
+        stages[name] = Agreement(how=how, first=counts[0], second=counts[1], same=None if name in skipped else found is None)
     short = "" if whole else "not both runs have drained: compared up to where both are"
     reason = f"{', '.join(skipped)} cannot be compared: behind a fan-in only runs that have drained can" if skipped else short
     return VerifyReport(

@@ -243,6 +243,7 @@ def test_behind_a_fan_in_only_runs_that_have_drained_are_compared():
     report = verify(met(30), met(20))
     assert (report.certified, report.differences) == (False, ())
     assert report.reason == "t cannot be compared: behind a fan-in only runs that have drained can"
+    assert (report.stages["a"].same, report.stages["t"].same) == (True, None), "nothing is said of what was not compared"
     assert verify(met(20), met(20)).certified
 
 
