@@ -5,7 +5,8 @@ sinks and sources for tests; `JOURNAL_CASES` is what every journal must do.
 
 To read the simulation, begin with `simulation.py`: a history is drawn (`plan.py`), lived process by process (`life.py`)
 by the flow with its sources shortened and its sinks replaced (`stands.py`), on a machine (`loop.py`, `disk.py`) with an
-outside (`world.py`); what it left is judged (`evidence.py`) and told (`story.py`). `flows.py` are the runtime's own.
+outside (`world.py`); what it left is judged (`acknowledged.py`, `evidence.py`) and told (`story.py`). `flows.py` are the
+runtime's own.
 
 To read the conformance suite, begin with `journals.py`: what a backend brings is in `harness.py`, the promises are in
 `promises.py`, `races.py` and `deaths.py`, each a sentence.

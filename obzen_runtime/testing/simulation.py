@@ -8,7 +8,6 @@ fails, and told as a story.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,16 +15,15 @@ import msgspec
 
 from obzen_runtime.flow import Divergence, Flow, replaying
 from obzen_runtime.host import Handle
-from obzen_runtime.journal import Fsync, Interval, Level, Memory, SegmentReader, level_from
-from obzen_runtime.kernel import FlowInvalid, ObzenError, UsageError, check_whole
+from obzen_runtime.journal import Fsync, Memory, SegmentReader, level_from
+from obzen_runtime.kernel import FlowInvalid, UsageError, check_whole
 from obzen_runtime.stages import Sink, Source, Transform
-from obzen_runtime.testing.disk import SimulatedDisk
+from obzen_runtime.testing.acknowledged import Acknowledged
 from obzen_runtime.testing.evidence import (
     Evidence,
     Reference,
     Sinks,
     differences,
-    entries_on,
     evidence_on,
     orphans,
     references,
@@ -36,7 +34,7 @@ from obzen_runtime.testing.life import RUN, Bounds, Life, Machine, quiet
 from obzen_runtime.testing.loop import VirtualLoop
 from obzen_runtime.testing.plan import Measure, Plan, drawn, exhaustive, smaller
 from obzen_runtime.testing.stands import staged
-from obzen_runtime.testing.story import chapter, outside, preface
+from obzen_runtime.testing.story import Teller, preface
 
 __all__ = ["Options", "SimulationReport", "Simulator", "Violation", "simulate"]
 
@@ -45,8 +43,6 @@ _UNDISTURBED = 3
 _FIRST = Bounds(seconds=30 * 86_400.0, callbacks=20_000_000)
 _TRIES = 80
 """Runs that making a failure smaller may take."""
-_LOOKING = 0.05
-"""Seconds of virtual time that a process may spend on looking at its clock before it comes to its timers."""
 _REFERENCES = 16
 """How much more a source may give that only feeds the reference side of joins."""
 
@@ -190,9 +186,9 @@ class Simulator:
         known = self._references(plan.items)
         machine = Machine(plan, self.options.durability)
         flow = self._staged(plan.items, machine)
-        teller = _Teller(machine) if told else None
+        teller = Teller(machine) if told else None
         problems: list[str] = []
-        acknowledged = _Acknowledged(self.level)
+        acknowledged = Acknowledged(self.level)
         for crash in (*plan.crashes, None):
             life = machine.live(flow, crash, known.bounds)
             self.processes += 1
@@ -348,65 +344,6 @@ def _unexpected(life: Life) -> str:
         case "stuck":
             return f"process {life.number + 1} never ended: {life.why}"
     return f"process {life.number + 1} ended {life.ending}{error}"
-
-
-class _Acknowledged:
-    """What was acknowledged so far, and must be found by every later process."""
-
-    def __init__(self, level: Level) -> None:
-        self._level = level
-        self._kept: list[tuple[Any, int, bytes]] = []
-
-    def note(self, life: Life, machine: Machine) -> None:
-        """A process ended: what it was told is there, as far as its end and the level promise it."""
-        crash = life.crash
-        assert crash is not None
-        upto = life.head
-        if crash.kind == "power":
-            self._kept.clear()
-            match self._level:
-                case Fsync():
-                    upto = life.synced
-                case Interval(ms=ms):  # a sync takes time of its own, one may be under way before it, and a held loop begins none
-                    held = sum(each.seconds for each in machine.plan.troubles if each.life == life.number and each.seconds > 0)
-                    due = machine.clock.now - ms / 1000 - 2 * machine.plan.delay - held - _LOOKING
-                    upto = max([life.synced, *(mark.position for mark in life.marks if mark.at < due)])
-                case _:
-                    upto = life.synced
-        ends: dict[Any, int] = {}
-        for mark in life.marks:
-            if mark.position <= upto:
-                ends[mark.path] = mark.size
-        self._kept += [(path, size, machine.disk.content(path)[:size]) for path, size in ends.items()]
-
-    def missing(self, disk: SimulatedDisk) -> list[str]:
-        """What is not there any more."""
-        wrong = []
-        for path, size, content in self._kept:
-            now = disk.content(path)[:size] if path in disk.paths else b""
-            if now != content:
-                same = next((place for place, (one, other) in enumerate(zip(now, content, strict=False)) if one != other), len(now))
-                wrong.append(f"acknowledged records are gone: of {size:,} bytes of {path.name} the first {same:,} are as they were")
-        return wrong
-
-
-class _Teller:
-    """Tells each process as it ends."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self.lines: list[str] = []
-
-    def tell(self, life: Life) -> None:
-        """Add the lines of this process."""
-        disk = self._machine.disk
-        entries = []
-        with suppress(ObzenError):  # what cannot be read is told by its problem
-            entries = entries_on(disk)
-        calls = disk.faults.calls
-        began = life.marks[0].position - 1 if life.marks else entries[-1].position if entries else 0
-        self.lines += chapter(life, entries, began, calls[-1] if calls else None)
-        self.lines += outside(self._machine.world.places)
 
 
 def simulate(

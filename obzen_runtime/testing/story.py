@@ -1,15 +1,18 @@
 """A simulated run told as a sequence: what each process appended, how it ended, and what the next one found."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from obzen_runtime.events import Block, DeadLetter, End, Receipt, Record, RunCompleted, RunResumed, RunStarted, Slice, Snapshot
 from obzen_runtime.journal import Entry
-from obzen_runtime.testing.life import Life
+from obzen_runtime.kernel import ObzenError
+from obzen_runtime.testing.evidence import entries_on
+from obzen_runtime.testing.life import Life, Machine
 from obzen_runtime.testing.plan import Crash, Plan
 from obzen_runtime.testing.world import Place
 
-__all__ = ["chapter", "outside", "preface"]
+__all__ = ["Teller", "preface"]
 
 _SHOWN = 8
 """Records told of one process at the most, from its end backwards."""
@@ -31,7 +34,26 @@ def preface(plan: Plan) -> str:
     return "; ".join(told)
 
 
-def chapter(life: Life, entries: Sequence[Entry], began: int, last: tuple[str, Path] | None) -> list[str]:
+class Teller:
+    """Tells each process as it ends."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.lines: list[str] = []
+
+    def tell(self, life: Life) -> None:
+        """Add the lines of this process."""
+        disk = self._machine.disk
+        entries = []
+        with suppress(ObzenError):  # what cannot be read is told by its problem
+            entries = entries_on(disk)
+        calls = disk.faults.calls
+        began = life.marks[0].position - 1 if life.marks else entries[-1].position if entries else 0
+        self.lines += _chapter(life, entries, began, calls[-1] if calls else None)
+        self.lines += _outside(self._machine.world.places)
+
+
+def _chapter(life: Life, entries: Sequence[Entry], began: int, last: tuple[str, Path] | None) -> list[str]:
     """The lines of one process that found `began` records; `last` is the disk operation it ended in."""
     lines = [f"process {life.number + 1} {'goes on' if began else 'begins'}{f' behind record {began}' if began else ''}"]
     if life.ending == "refused":
@@ -44,7 +66,7 @@ def chapter(life: Life, entries: Sequence[Entry], began: int, last: tuple[str, P
     return lines
 
 
-def outside(places: Mapping[str, Place]) -> Iterator[str]:
+def _outside(places: Mapping[str, Place]) -> Iterator[str]:
     """What sinks have done by now. More than their receipts say is what a process did and nobody wrote down."""
     counts = [f"{name} {place.counted().total():,}" for name, place in sorted(places.items())]
     if counts:
