@@ -62,7 +62,6 @@ class Side:
         self.letters: Counter[str] = Counter()
         """Per stage its dead letters."""
         self.restarts: Counter[str] = Counter()
-        self.epochs = 1
         self.end: RunCompleted | RunFailed | RunCancelled | None = None
         self.forked: tuple[int, RunForked] | None = None
         """Where it left the run whose past it shares."""
@@ -102,8 +101,8 @@ class Side:
                     self.taken[record.stage] = record.cursor.taken
             case DeadLetter(stage=stage):
                 self.letters[stage] += 1
-            case RunResumed(epoch=epoch):
-                self.epochs, self.end = epoch, None
+            case RunResumed():
+                self.end = None
             case RunForked():
                 self.forked, self.end = (position, record), None
             case ActorRestarted(actor=actor):
