@@ -91,6 +91,7 @@ class TableWriter:
 
     def stored(self, run: str, stage: str) -> bytes | None:
         """Open the database, make what is missing, and give the position stored last for this sink of this run."""
+        self.close()
         self._owner = (run, stage)
         if str(self.path) == ":memory:":
             raise UsageError("sqlite_sink: a database in memory is gone when the run ends", remedy="Give the path of a file.")

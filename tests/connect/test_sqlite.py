@@ -59,7 +59,31 @@ def path(tmp_path):
     return tmp_path / "db"
 
 
-def test_rows_and_the_position_are_one_transaction(path):
+@pytest.fixture
+def connections(monkeypatch):
+    """Every connection that is opened; all must be closed when the test ends."""
+    opened = []
+
+    class Watched(sqlite3.Connection):
+        closed = False
+
+        def close(self):
+            self.closed = True
+            super().close()
+
+    def connect(*arguments, connect=sqlite3.connect, **options):
+        opened.append(connect(*arguments, factory=Watched, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    yield opened
+    left = [each for each in opened if not each.closed]
+    for each in left:
+        each.close()
+    assert not left
+
+
+def test_rows_and_the_position_are_one_transaction(path, connections):
     writer = opened(path)
     writer.write([Row(1, "a", 0.5), Row(2, "b")])
     assert found(path) == []
@@ -228,30 +252,6 @@ def test_what_cannot_be_a_table_is_refused_when_it_is_described_or_opened(path, 
     (tmp_path / "text").write_text("this is no database, but a text of some length")
     with pytest.raises(IoFailed, match="not a database"):
         opened(tmp_path / "text")
-
-
-@pytest.fixture
-def connections(monkeypatch):
-    """Every connection that is opened; all must be closed when the test ends."""
-    opened = []
-
-    class Watched(sqlite3.Connection):
-        closed = False
-
-        def close(self):
-            self.closed = True
-            super().close()
-
-    def connect(*arguments, connect=sqlite3.connect, **options):
-        opened.append(connect(*arguments, factory=Watched, **options))
-        return opened[-1]
-
-    monkeypatch.setattr(sqlite3, "connect", connect)
-    yield opened
-    left = [each for each in opened if not each.closed]
-    for each in left:
-        each.close()
-    assert not left
 
 
 def rows_into(path):
