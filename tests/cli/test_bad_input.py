@@ -68,7 +68,7 @@ def test_a_variable_that_is_no_flow_is_told_what_it_is(obzen, name, words):
 
 def test_what_follows_the_colon_must_be_a_name(obzen):
     obzen.write(HELLO)
-    refused(obzen("run", "flow.py:a b"), 64, "no name of a variable")
+    refused(obzen("run", "flow.py:a b"), 64, "not a name for a variable")
 
 
 def test_an_error_at_import_is_told_with_file_line_and_source(obzen):

@@ -378,7 +378,7 @@ def test_an_empty_reference_matches_nothing_and_an_empty_stream_gives_nothing():
 
 
 def test_what_is_no_join_is_refused():
-    with pytest.raises(UsageError, match="no kind of join"):
+    with pytest.raises(UsageError, match="not a kind of join"):
         oz.join(how="outer", stream_key=mod10, reference_key=key_of)
     with pytest.raises(UsageError, match="expected 2 events"):
 
