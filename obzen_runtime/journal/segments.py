@@ -41,7 +41,7 @@ from obzen_runtime.journal.retention import Held, Retention, dispensable
 from obzen_runtime.journal.scan import Segment
 from obzen_runtime.journal.watermark import FENCE, FENCE_AT
 from obzen_runtime.journal.writer import Identity, Writer
-from obzen_runtime.kernel import Concurrency, ConfigInvalid, Fenced, Files, JournalFailed, Seams, StorageFailed
+from obzen_runtime.kernel import Concurrency, ConfigInvalid, Fenced, Files, JournalFailed, Seams, StorageFailed, check_whole
 
 __all__ = ["SegmentJournal", "SegmentOptions"]
 
@@ -71,10 +71,9 @@ class SegmentOptions(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if isinstance(self.level, Memory):
             raise ConfigInvalid("a journal on disk has no level `memory`", remedy="Use os, interval(MILLISECONDS), fsync; or MemoryJournal")
-        if self.segment_bytes < _SMALLEST:
-            raise ConfigInvalid(f"segment_bytes={self.segment_bytes} is too small", remedy=f"Give at least {_SMALLEST} bytes")
-        if self.max_bytes is not None and (type(self.max_bytes) is not int or self.max_bytes < 1):
-            raise ConfigInvalid(f"max_bytes={self.max_bytes!r} is no size", remedy="Give a number of bytes above 0, or None for no limit")
+        check_whole("segment_bytes", self.segment_bytes, least=_SMALLEST)
+        if self.max_bytes is not None:
+            check_whole("max_bytes", self.max_bytes, least=1)
 
 
 _SMALLEST = 512

@@ -7,6 +7,7 @@ from obzen_runtime.stages.delivery import Delivery
 from obzen_runtime.stages.edge import Edge, Entry, Inbox, Place, Window
 from obzen_runtime.stages.emit import AtEnd, Each, Emit, Every, at_end, each, every
 from obzen_runtime.stages.fingerprint import code_fingerprint
+from obzen_runtime.stages.handling import Handling, OnError, Threads, threads
 from obzen_runtime.stages.items import At, Bad, Offset
 from obzen_runtime.stages.join import How, Join, JoinStage, join
 from obzen_runtime.stages.letters import DeadLetters, LettersStage, dead_letters
@@ -25,7 +26,7 @@ from obzen_runtime.stages.machines import (
     Start,
     Suspend,
 )
-from obzen_runtime.stages.node import Handling, Link, Node, OnError, Path, Port, Target, Threads, threads
+from obzen_runtime.stages.node import Link, Node, Path, Port, Target
 from obzen_runtime.stages.outside import refused_by, refusing
 from obzen_runtime.stages.recollect import Recollects
 from obzen_runtime.stages.redo import Catcher, Redone, StoppedClock, finished, leftover, redo, take_over

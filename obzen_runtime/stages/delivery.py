@@ -9,8 +9,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
-from obzen_runtime.kernel import IdempotencyKey, UsageError
-from obzen_runtime.stages.node import Handling, HandlingKeywords
+from obzen_runtime.kernel import ConfigInvalid, IdempotencyKey, UsageError
+from obzen_runtime.stages.handling import Handling, HandlingKeywords
 from obzen_runtime.stages.schema import Parameter
 
 __all__ = ["Delivering", "Delivery", "SinkKeywords", "check_writer", "key_of"]
@@ -32,13 +32,15 @@ class Delivering(Handling, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         Handling.__post_init__(self)
         if self.delivery not in get_args(Delivery):
-            raise ValueError(f"delivery={self.delivery!r}: give one of {', '.join(get_args(Delivery))}")
+            raise ConfigInvalid(
+                f"delivery={self.delivery!r} is not a class of delivery", remedy=f"Give one of {', '.join(get_args(Delivery))}."
+            )
         if self.delivery in ("transactional", "sensitive") and (self.concurrency > 1 or self.executor is not None):
-            raise ValueError(f"a {self.delivery} sink delivers one after the other: take concurrency and executor away")
+            raise ConfigInvalid(f"a {self.delivery} sink delivers one after the other", remedy="Take concurrency and executor away.")
         if self.delivery == "sensitive" and (self.batch or self.retry is not None):
-            raise ValueError(
-                "a sensitive sink makes one call for each event and never repeats it: take batch and retry away, "
-                'or use delivery="keyed" where the other side knows repetitions'
+            raise ConfigInvalid(
+                "a sensitive sink makes one call for each event and never repeats it",
+                remedy='Take batch and retry away, or use delivery="keyed" where the other side knows repetitions.',
             )
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from obzen_runtime.events import End
-from obzen_runtime.kernel import Wake
+from obzen_runtime.kernel import Wake, check_whole
 
 __all__ = ["Edge", "Entry", "Inbox", "Place", "Window", "time_of"]
 
@@ -28,8 +28,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of payload that may wait (at least 1)."""
 
     def __post_init__(self) -> None:
-        if any(type(most) is not int or most < 1 for most in (self.events, self.size)):
-            raise ValueError(f"a window of {self.events!r} events and {self.size!r} bytes: give whole numbers, at least one of each")
+        check_whole("window: events", self.events, least=1)
+        check_whole("window: size", self.size, least=1)
 
 
 class Place(NamedTuple):

@@ -8,8 +8,9 @@ from obzen_runtime.actor import Directive, Transition
 from obzen_runtime.events import DeadLetter, RunResumed
 from obzen_runtime.kernel import StateFailed, classify
 from obzen_runtime.stages.codec import Codec
+from obzen_runtime.stages.handling import OnError
 from obzen_runtime.stages.machines import TRANSFORM, DrainComplete
-from obzen_runtime.stages.node import Node, OnError
+from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.recollect import Recollects
 from obzen_runtime.stages.refold import GONE, Comparison, Past, Range, past_inputs
 from obzen_runtime.stages.shared import CONTINUE, Crashed, Failed, Log, Pace

@@ -17,8 +17,9 @@ from obzen_runtime.kernel import UsageError, classify
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.context import Context
 from obzen_runtime.stages.edge import Entry, Inbox
+from obzen_runtime.stages.handling import Handling, HandlingKeywords, handling
 from obzen_runtime.stages.machines import JOIN, DrainComplete, ReferenceEnded, Suspend
-from obzen_runtime.stages.node import Handling, HandlingKeywords, Node, Port, check_called
+from obzen_runtime.stages.node import Node, Port, check_called
 from obzen_runtime.stages.recollect import Recollects, unequal
 from obzen_runtime.stages.refold import Comparison, Past, Range, past_inputs
 from obzen_runtime.stages.schema import Declared
@@ -26,7 +27,7 @@ from obzen_runtime.stages.shape import same
 from obzen_runtime.stages.shared import CONTINUE, Crashed, Log
 from obzen_runtime.stages.snapshots import NEVER
 from obzen_runtime.stages.step import Made
-from obzen_runtime.stages.transform import Handled, handling
+from obzen_runtime.stages.transform import Handled
 
 __all__ = ["How", "Join", "JoinStage", "join"]
 

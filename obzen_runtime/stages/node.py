@@ -12,109 +12,31 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self, TypeAlias, TypedDict, get_args
+from typing import Any, ClassVar, Self, TypeAlias
 
 import msgspec
 
-from obzen_runtime.kernel import Retry, UsageError, check_whole
+from obzen_runtime.kernel import UsageError
 from obzen_runtime.stages.schema import MISSING, Declared, Parameter, Signature
 
 __all__ = [
-    "Handling",
-    "HandlingKeywords",
     "Link",
     "Node",
-    "OnError",
     "Path",
     "Port",
     "Target",
-    "Threads",
     "check_called",
-    "check_policy",
-    "threads",
 ]
-
-OnError = Literal["dead_letter", "fail", "skip"]
-"""What happens to an event whose handler failed: kept with its error, the flow fails, or counted and passed over."""
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def check_policy(on_error: object) -> None:
-    """Raises `UsageError` for what is no `OnError`."""
-    if on_error not in get_args(OnError):
-        raise UsageError(
-            f"on_error={on_error!r} is not a policy for events that fail", remedy=f"Give one of {', '.join(get_args(OnError))}."
-        )
-
-
-def _whole(value: object, least: int, most: int) -> bool:
-    return type(value) is int and least <= value <= most
-
-
-class Threads(msgspec.Struct, frozen=True, tag="threads"):
-    """Run a blocking handler on `count` threads of the stage's own (1 … 256)."""
-
-    count: int
-
-    def __post_init__(self) -> None:
-        check_whole("threads: count", self.count, least=1, most=256)
-
-
-def threads(count: int) -> Threads:
-    """`executor=oz.threads(4)`: the handler may block; up to `count` events are in work at once, in order at the exit."""
-    return Threads(count)
-
-
 def check_called(name: str, function: object) -> None:
     """Raises `UsageError` for a parameter of a decorator that is no function."""
     if not callable(function):
         raise UsageError(f"{name}={function!r} is not a function", remedy=f"Write {name}=lambda event: ...")
-
-
-class Handling(msgspec.Struct, frozen=True, kw_only=True):
-    """How a stage calls its handler."""
-
-    on_error: OnError = "dead_letter"
-    """What happens to an event whose handler failed."""
-    retry: Retry | None = None
-    """Policy for handler errors that are retryable (`oz.Transient`, timeouts); None never tries again."""
-    concurrency: int = 1
-    """Events in work at once, for `async def` handlers (1 … 10,000)."""
-    executor: Threads | None = None
-    """Where a blocking handler runs; None is the loop's own thread."""
-    batch: int = 0
-    """Give the handler lists of up to this many events, each of one upstream (0: one event at a time; at most 4,096)."""
-    within: float = 0.05
-    """Seconds to wait for a batch to fill."""
-
-    def __post_init__(self) -> None:
-        check_policy(self.on_error)
-        if not (self.retry is None or isinstance(self.retry, Retry)):
-            raise ValueError(f"retry={self.retry!r}: give an oz.Retry, such as oz.Retry(attempts=3)")
-        if not (self.executor is None or isinstance(self.executor, Threads)):
-            raise ValueError(f"executor={self.executor!r}: give oz.threads(n)")
-        if not _whole(self.concurrency, 1, 10_000):
-            raise ValueError(f"concurrency={self.concurrency!r}: give 1 to 10000")
-        if not _whole(self.batch, 0, 4096):
-            raise ValueError(f"batch={self.batch!r}: give 1 to 4096, or 0 for one event at a time")
-        if not isinstance(self.within, int | float) or not self.within >= 0:
-            raise ValueError(f"within={self.within!r}: give seconds from 0 on")
-        if self.batch and (self.concurrency > 1 or self.executor is not None):
-            raise ValueError("batch does not go with concurrency or an executor: a batch is the unit of work")
-
-
-class HandlingKeywords(TypedDict, total=False):
-    """The fields of `Handling` as keywords of a decorator."""
-
-    on_error: OnError
-    retry: Retry | None
-    concurrency: int
-    executor: Threads | None
-    batch: int
-    within: float
 
 
 @dataclass(frozen=True, eq=False)

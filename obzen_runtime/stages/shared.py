@@ -73,17 +73,15 @@ class Failed(Exception):
 class Pace:
     """How many handler calls may pass between two looks at the clock: about 0.2 ms worth, 1 at first and after a slow call."""
 
-    __slots__ = ("calls", "slow")
+    __slots__ = ("calls",)
 
     def __init__(self) -> None:
         self.calls = 1
-        self.slow = 0
 
     def took(self, calls: int, seconds: float) -> None:
         """Learn from a piece of `calls` that took `seconds`."""
         if seconds > calls * _SLOW:
             self.calls = 1
-            self.slow += 1
         else:
             self.calls = max(1, min(MOST, int(calls * _TARGET / max(seconds, 1e-9)), self.calls * 2))
 

@@ -25,6 +25,7 @@ from obzen_runtime.stages.context import Context
 from obzen_runtime.stages.delivery import Delivering, SinkKeywords, check_writer, key_of
 from obzen_runtime.stages.doubts import Doubting
 from obzen_runtime.stages.edge import Entry
+from obzen_runtime.stages.handling import handling
 from obzen_runtime.stages.lanes import Slot
 from obzen_runtime.stages.machines import SINK, DrainComplete, FlushComplete
 from obzen_runtime.stages.node import Node
@@ -33,7 +34,6 @@ from obzen_runtime.stages.shape import CODEC_ERRORS
 from obzen_runtime.stages.shared import CONTINUE, MOST, Crashed, Failed, Log
 from obzen_runtime.stages.standing import Standing
 from obzen_runtime.stages.step import LARGEST, Made, columns
-from obzen_runtime.stages.transform import handling
 
 __all__ = ["Sink", "SinkStage", "sink"]
 

@@ -21,7 +21,8 @@ from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.context import Context
 from obzen_runtime.stages.emit import AtEnd, Each, Emit, Every, check_emit
 from obzen_runtime.stages.folding import StatefulStage
-from obzen_runtime.stages.node import Node, OnError, check_called, check_policy
+from obzen_runtime.stages.handling import OnError, check_policy
+from obzen_runtime.stages.node import Node, check_called
 from obzen_runtime.stages.recollect import unequal
 from obzen_runtime.stages.schema import Declared, hints_of, read_handler
 from obzen_runtime.stages.shape import Shape, same

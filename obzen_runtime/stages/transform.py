@@ -1,27 +1,27 @@
 """Transforms: one event in; one, none or many out."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, ParamSpec, TypeVar, Unpack, get_args, overload
+from typing import Any, ClassVar, ParamSpec, TypeVar, Unpack, overload
 
 import msgspec
 
 from obzen_runtime.actor import Directive, Transition
-from obzen_runtime.kernel import ErrorInfo, UsageError, classify
+from obzen_runtime.kernel import ErrorInfo, classify
 from obzen_runtime.stages.call import Call, Calls
 from obzen_runtime.stages.codec import Codec
 from obzen_runtime.stages.context import Context
 from obzen_runtime.stages.edge import Edge, Entry, Place, time_of
+from obzen_runtime.stages.handling import Handling, HandlingKeywords, handling, items_of
 from obzen_runtime.stages.lanes import Lanes, Slot, TaskLanes, ThreadLanes
 from obzen_runtime.stages.machines import TRANSFORM, DrainComplete
-from obzen_runtime.stages.node import Handling, HandlingKeywords, Node
-from obzen_runtime.stages.schema import Declared, declare, read_handler
+from obzen_runtime.stages.node import Node
 from obzen_runtime.stages.shared import CONTINUE, MOST, Crashed, Failed, Log, Pace
 from obzen_runtime.stages.stage import Stage
 
-__all__ = ["Handled", "Transform", "TransformStage", "handling", "transform"]
+__all__ = ["Handled", "Transform", "TransformStage", "transform"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,47 +52,11 @@ def transform(handler: Callable[..., Any] | None = None, /, **options: Unpack[Ha
     def make(function: Callable[..., Any]) -> Transform:
         checked, signature = handling(function, options, events=1)
         if checked.batch and signature.outputs:
-            given, optional = _items_of(f"{function.__name__}: with batch it returns", signature.outputs)
+            given, optional = items_of(f"{function.__name__}: with batch it returns", signature.outputs)
             signature = signature._replace(outputs=given, optional=optional)
         return Transform(function.__name__, function, signature=signature, options=checked)
 
     return make if handler is None else make(handler)
-
-
-def handling(
-    function: Callable[..., Any], options: Mapping[str, Any], *, events: int, kind: type[Handling] = Handling
-) -> tuple[Handling, Any]:
-    """Check a handler's options against its shape."""
-    name = getattr(function, "__name__", function)
-    unknown = [option for option in options if option not in kind.__struct_fields__]
-    if unknown:
-        raise UsageError(f"{name} has no option {unknown[0]!r}", remedy=f"It has: {', '.join(sorted(kind.__struct_fields__))}.")
-    try:
-        checked = kind(**options)
-    except ValueError as error:
-        raise UsageError(f"{name}: {error}") from error
-    signature = read_handler(function, events=events, context=Context)
-    if checked.concurrency > 1 and not signature.asynchronous:
-        raise UsageError(
-            f"{function.__name__}: concurrency={checked.concurrency} needs an async def handler",
-            remedy="Use executor=oz.threads(n) for a blocking one.",
-        )
-    if checked.executor is not None and signature.asynchronous:
-        raise UsageError(f"{function.__name__}: an executor runs blocking handlers; an async def one waits on the loop")
-    if signature.many and (checked.concurrency > 1 or checked.executor is not None or checked.batch):
-        raise UsageError(f"{function.__name__}: a generator cannot be combined with concurrency, an executor or batch")
-    if checked.batch and signature.inputs[0]:
-        taken, _ = _items_of(f"{function.__name__}: with batch its event parameter is", signature.inputs[0])
-        signature = signature._replace(inputs=(taken,))
-    return checked, signature
-
-
-def _items_of(what: str, declared: tuple[Declared, ...]) -> tuple[tuple[Declared, ...], bool]:
-    """What the items of a declared list are."""
-    items = get_args(declared[0].annotation)
-    if len(declared) == 1 and declared[0].origin is list and items:
-        return declare(items[0])
-    raise UsageError(f"{what} a list", remedy="Annotate it as list[T].")
 
 
 class Handled(Stage):

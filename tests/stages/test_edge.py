@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import obzen_runtime as oz
 from obzen_runtime.events import Block, End, Slice
-from obzen_runtime.kernel import StateFailed, Wake
+from obzen_runtime.kernel import ConfigInvalid, StateFailed, Wake
 from obzen_runtime.stages import Codec, Edge, Entry, Inbox, Place, Window
 from obzen_runtime.stages.refold import past_inputs
 from obzen_runtime.stages.schema import declare
@@ -40,7 +40,7 @@ def anything(entry):
 
 def test_a_window_has_room_for_something():
     for wrong in ({"events": 0}, {"size": 0}, {"events": "8192"}, {"size": 1.5}):
-        with pytest.raises(ValueError, match="at least one of each"):
+        with pytest.raises(ConfigInvalid, match="Give a whole number, at least 1"):
             Window(**wrong)
 
 
