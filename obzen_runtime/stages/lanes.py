@@ -35,6 +35,8 @@ class Lanes(Protocol):
     """Where a stage's events are worked on. `slots` are in input order."""
 
     slots: deque[Slot]
+    failed: deque[Slot]
+    """Those whose handler raised since it was last looked at, in the order in which they failed."""
 
     def submit(self, slots: Sequence[Slot]) -> None: ...
 
@@ -50,6 +52,7 @@ class TaskLanes:
 
     def __init__(self, handler: Callable[[Slot], Any], count: int, wake: Wake, spawn: Callable[[Any], None]) -> None:
         self.slots: deque[Slot] = deque()
+        self.failed: deque[Slot] = deque()
         self._handler = handler
         self._wake = wake
         self._queue: asyncio.Queue[Slot] = asyncio.Queue()
@@ -79,6 +82,7 @@ class TaskLanes:
                 if ours(error):
                     raise
                 slot.error = error
+                self.failed.append(slot)
             slot.done = True
             wake.set()
 
@@ -88,6 +92,7 @@ class ThreadLanes:
 
     def __init__(self, name: str, handler: Callable[[Slot], Any], count: int, wake: Wake, threads: ThreadSeam) -> None:
         self.slots: deque[Slot] = deque()
+        self.failed: deque[Slot] = deque()
         self._handler = handler
         self._wake = wake
         self._count = count
@@ -123,5 +128,7 @@ class ThreadLanes:
                 return  # the loop has closed
 
     def _finished(self, slot: Slot) -> None:
+        if slot.error is not None:
+            self.failed.append(slot)
         slot.done = True
         self._wake.set()

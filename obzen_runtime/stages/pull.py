@@ -257,13 +257,13 @@ class Tasked(_Buffer):
                 if flush is None:
                     flush = loop.call_soon(hand_over)
                 if len(batch) >= pace.calls:
-                    now = self._clock.monotonic()
-                    pace.took(len(batch), now - begun)
-                    begun = now
+                    pace.took(len(batch), self._clock.monotonic() - begun)
                     hand_over()
                     await asyncio.sleep(0)
+                    begun = self._clock.monotonic()  # what others did meanwhile is not the source's
                 while self._ahead >= _AHEAD:
                     await self._room.wait()
+                    begun = self._clock.monotonic()
             hand_over()
             self.put([], over=True, error=None)
         except BaseException as error:

@@ -46,7 +46,12 @@ def transform(handler: Callable[..., Any] | None = None, /, **options: Unpack[Ha
     """Describe a function of one event as a transform.
 
     Its return annotation is what it gives: `T`; `T | None`, where None drops the event; `Iterator[T]` for a generator
-    of any number of events. `async def` works wherever `def` does. Keywords are the fields of `Handling`.
+    of any number of events. `async def` works wherever `def` does.
+
+    Keywords: `on_error`, what becomes of an event whose handler failed (`"dead_letter"`, `"fail"`, `"skip"`); `retry`, an
+    `oz.Retry` for failures that may pass; `concurrency`, events in work at once (1 to 10,000, `async def` only);
+    `executor=oz.threads(n)` for a handler that blocks; `batch` and `within`, to be given lists of up to so many events of
+    one upstream (at most 4,096), after so many seconds also fewer. Raises `UsageError` for those that do not go together.
     """
 
     def make(function: Callable[..., Any]) -> Transform:
@@ -329,6 +334,8 @@ class Handled(Stage):
     async def _pull_lanes(self, lanes: Lanes, entry: Entry, room: int) -> Directive:
         """Keep the lanes filled and commit what is done of this entry, the first one, up to the first event that is not."""
         slots = lanes.slots
+        while lanes.failed:
+            self._try_again(lanes, lanes.failed.popleft())
         width = self.options.executor.count if self.options.executor is not None else self.options.concurrency
         self.inbox.gather(entry, 2 * width, self.may_take)
         self._fill(lanes, 2 * width)
@@ -337,12 +344,9 @@ class Handled(Stage):
         most = min(room, self.limit, entry.count - entry.done)
         while slots and slots[0].done and calls.crash is None and calls.taken < most:
             slot = slots[0]
-            if isinstance(slot.error, Exception):
-                if self._retries(lanes, slot, slot.error):
-                    break
-                if self.options.on_error == "fail":
-                    self._failing = classify(slot.error)
-                    break
+            if isinstance(slot.error, Exception) and self.options.on_error == "fail":
+                self._failing = classify(slot.error)
+                break
             slots.popleft()
             calls.settle(slot.result, slot.error)
         if not calls.taken and calls.crash is None and self._failing is None:
@@ -372,19 +376,19 @@ class Handled(Stage):
             lanes.submit([Slot(items[number], source, ordinal, time_of(places, ordinal)) for number, ordinal in ordinals])
             passed = 0
 
-    def _retries(self, lanes: Lanes, slot: Slot, error: Exception) -> bool:
-        """Whether the slot's event is tried again; its lane waits, the others work on."""
+    def _try_again(self, lanes: Lanes, slot: Slot) -> None:
+        """Work on the slot's event once more after a delay, where the policy says so; the others go on meanwhile."""
+        if not isinstance(slot.error, Exception):
+            return
         now = self.clock.monotonic()
         if not slot.failures:
             slot.first_failed = now
         slot.failures += 1
-        wait = self._delay_of(error, slot.failures, now - slot.first_failed)
-        if wait is None:
-            return False
-        self.counters.errors += 1
-        slot.done = False
-        asyncio.get_running_loop().call_later(wait, lanes.again, slot)
-        return True
+        wait = self._delay_of(slot.error, slot.failures, now - slot.first_failed)
+        if wait is not None:
+            self.counters.errors += 1
+            slot.done = False
+            asyncio.get_running_loop().call_later(wait, lanes.again, slot)
 
     def raise_failing(self) -> None:
         """Under `on_error="fail"` what came before the failed event is committed; now the stage ends."""

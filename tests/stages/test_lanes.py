@@ -101,6 +101,28 @@ def test_a_retry_holds_its_lane_alone():
     assert done["flaky"].errors == 2
 
 
+@pytest.mark.parametrize("to", ["transform", "sink"])
+def test_events_that_fail_together_wait_together(to):
+    clock, tries = VirtualClock(), dict[int, int]()
+    begun = clock.monotonic()
+
+    async def flaky(x: int) -> int:
+        tries[x] = tries.get(x, 0) + 1
+        if tries[x] < 3:
+            raise oz.Transient("again")
+        return x
+
+    async def store(x: int) -> None:
+        await flaky(x)
+
+    seen, retry = Seen(), oz.Retry.fixed(attempts=3, delay=10.0)
+    tail = oz.sink(concurrency=8, retry=retry)(store) if to == "sink" else oz.transform(concurrency=8, retry=retry)(flaky) >> seen.sink()
+    passed(play(oz.Flow("f", ints(16) >> tail), clock=clock))
+    assert set(tries.values()) == {3}
+    assert clock.monotonic() - begun < 25, "all that are in work wait for their two delays at the same time"
+    assert seen == ([] if to == "sink" else list(range(16)))
+
+
 def test_retries_in_lanes_end_with_the_policy():
     clock = VirtualClock()
     tries: list[float] = []

@@ -597,6 +597,26 @@ def test_an_inline_pull_of_something_that_cannot_be_closed_is_closed_all_the_sam
     puller.close()
 
 
+def test_an_async_source_that_has_all_at_hand_is_not_slow_because_others_are():
+    clock = VirtualClock()
+
+    @oz.source
+    async def numbers() -> AsyncIterator[int]:
+        for n in range(1000):
+            yield n
+
+    @oz.sink
+    class Slow:
+        def write(self, x: int) -> None: ...
+
+        def flush(self) -> None:
+            clock.spend(0.05)
+
+    done = play(oz.Flow("f", numbers >> oz.stage(Slow)), clock=clock)
+    assert done.state == "drained"
+    assert len(done.blocks("numbers")) < 20
+
+
 class Threads:
     """Keeps the work, to be run by the test."""
 
