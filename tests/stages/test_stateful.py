@@ -4,31 +4,13 @@ import math
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 import pytest
 
 import obzen_runtime as oz
 from obzen_runtime.events import Since
 from obzen_runtime.flow import StopFlow
-from tests.stages.kit import Seen, VirtualClock, ints, passing, play, reached, small_blocks, source_of
-
-
-class Total(msgspec.Struct, frozen=True):
-    key: int
-    count: int
-    sum: int
-
-
-def through(stage, *, count=100, items=None, kind=int, given=int, journal=None, **options):
-    seen = Seen()
-    origin = ints(count) if items is None else source_of(*items, kind=kind)
-    return play(oz.Flow("f", origin >> stage >> seen.sink(given), **options), journal=journal), seen
-
-
-def drained(done):
-    assert done.error is None
-    assert done.state == "drained"
-    assert all(verdict.passed for verdict in done.verdicts)
+from tests.stages.kit import Seen, VirtualClock, ints, passing, play, reached, small_blocks
+from tests.stages.states import Total, drained, through
 
 
 def per_key(emit=None, *, keys=10, broken=lambda value: None, gives=None, **options):
