@@ -84,7 +84,8 @@ def _logging(options: TellOptions) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        log.level, log.propagate = before
+        log.setLevel(before[0])  # not `log.level =`, which leaves what the logger remembers of its levels
+        log.propagate = before[1]
 
 
 class _Errors(logging.Handler):

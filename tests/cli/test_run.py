@@ -125,6 +125,26 @@ def test_the_log_goes_to_standard_error_and_the_loggers_settings_come_back(obzen
     assert " INFO " not in obzen("run", "flow.py").err
 
 
+def test_a_quiet_run_leaves_the_log_as_loud_as_it_was(obzen):
+    asks = """
+import logging
+from collections.abc import Iterator
+import obzen_runtime as oz
+
+@oz.source
+def numbers() -> Iterator[int]:
+    yield 1
+
+@oz.sink
+def asks(n: int) -> None:
+    assert not logging.getLogger("obzen").isEnabledFor(logging.WARNING)  # and the logger remembers it
+
+flow = oz.Flow("asks", numbers >> asks)
+"""
+    assert obzen.run(asks, "-q", "--strict").code == 0
+    assert logging.getLogger("obzen").isEnabledFor(logging.WARNING)
+
+
 def test_what_a_handler_prints_stays_on_the_stream_it_was_printed_to(obzen):
     text = HEAD + "import sys\n@oz.sink\ndef both(n: int) -> None:\n    print('out', n)\n    print('err', n, file=sys.stderr)\n"
     ended = obzen.run(text + 'flow = oz.Flow("both", numbers(count=2) >> both)\n', "-q")
